@@ -1,0 +1,5 @@
+//! nchf, a 5G charging function.
+
+pub mod charging;
+pub mod clock;
+pub mod store;

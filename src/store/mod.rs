@@ -1,0 +1,287 @@
+//! Where everything lives between two messages: the contract that every store keeps.
+//!
+//! A store moves bytes and compares versions. It never knows a price, a subscriber or a rule; what the bytes
+//! mean is written in [`record`]. All that must change together lives in one partition (see [`partition`]) and is
+//! changed by one [`Commit`]: account, charging sessions, their timer entries, journals, outbox and index entries.
+//!
+//! Invariants that every implementation keeps, and that the conformance suite (`tests/it/store.rs`) checks on each:
+//!
+//! - A commit happens as a whole or not at all, and only if every version is the one that was read.
+//! - A document's version starts at 1 and grows by one with every write; `Version::ABSENT` (0) means "not there".
+//! - `load` reads account, session and index entries of one partition as one consistent snapshot.
+//! - Journals and the outbox only grow, in the order of the commits, until they are acknowledged or expire.
+//! - After `Ok` from `commit` the change survives what the configured durability says it survives.
+//! - Every call ends within the configured deadline; dropping its future never leaves half a commit.
+
+use std::fmt;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::charging::ids::ChargingDataRef;
+use crate::charging::time::{Span, Timestamp};
+
+pub mod embedded;
+pub mod memory;
+pub mod partition;
+pub mod record;
+pub mod redis;
+
+pub use partition::{AccountKey, IndexKey, Partition, RefCodec};
+
+/// Counts the writes of one document; 0 when it does not exist.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Version(pub u64);
+
+impl Version {
+    pub const ABSENT: Self = Self(0);
+
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+/// A document as read: opaque bytes and the version to name when writing it again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Document {
+    pub version: Version,
+    pub bytes: Bytes,
+}
+
+/// What to read before a decision. All of it lives in the partition of `account`.
+#[derive(Clone, Debug)]
+pub struct Load {
+    pub account: AccountKey,
+    pub session: Option<ChargingDataRef>,
+    pub index: Vec<IndexKey>,
+}
+
+/// What was read, absence being a value. `index` answers `Load::index`, entry by entry.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    pub account: Option<Document>,
+    pub session: Option<Document>,
+    pub index: Vec<Option<Bytes>>,
+}
+
+/// One atomic change of one partition.
+#[derive(Clone, Debug)]
+pub struct Commit {
+    pub account: AccountKey,
+    /// Checked even when the account is not written.
+    pub account_expected: Version,
+    /// The account's new document, `None` to leave it as it is. It never expires.
+    pub account_document: Option<Bytes>,
+    /// Appended to the account's own journal.
+    pub account_journal: Option<Bytes>,
+    /// Usually one; two when a session supersedes another.
+    pub sessions: Vec<SessionWrite>,
+    /// Appended to the partition's outbox, in this order.
+    pub outbox: Vec<Bytes>,
+    pub index: Vec<IndexWrite>,
+}
+
+/// The part of a commit that concerns one charging session of the account.
+#[derive(Clone, Debug)]
+pub struct SessionWrite {
+    pub key: ChargingDataRef,
+    pub expected: Version,
+    pub document: Bytes,
+    /// The document's time to live, counted from this write.
+    pub lives_for: Span,
+    pub timer: TimerWrite,
+    pub listing: Listing,
+    /// Appended to the session's journal, which has no TTL of its own until its record is published.
+    pub journal: Option<Bytes>,
+}
+
+/// What a commit does to the session's one entry in the partition's timers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TimerWrite {
+    /// The entry there is early enough: the usual case, which costs nothing.
+    Keep,
+    /// Sets the entry, whether or not there was one.
+    At(Timestamp),
+    Remove,
+}
+
+/// What a commit does to the listing of the account's sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listing {
+    Keep,
+    /// Lists the session as open, and for good as one of the account's sessions, ordered by this time.
+    Open(Timestamp),
+    /// Lists the session as one of the account's sessions, but not (any more) as open.
+    Closed(Timestamp),
+}
+
+/// An index entry of the partition, such as the key that makes a Create idempotent. Written over what is there:
+/// whoever writes it also writes the account, whose version guards it.
+#[derive(Clone, Debug)]
+pub struct IndexWrite {
+    pub key: IndexKey,
+    pub value: Bytes,
+    /// `None` keeps it for ever.
+    pub lives_for: Option<Span>,
+}
+
+/// Names one journal.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum JournalKey {
+    Session(AccountKey, ChargingDataRef),
+    Account(AccountKey),
+}
+
+/// A session whose timer entry is due.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Due {
+    pub key: ChargingDataRef,
+    pub at: Timestamp,
+}
+
+/// Position of an outbox entry inside its partition, growing.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OutboxId(pub Box<str>);
+
+/// Kinds of documents outside the partitions: few writes, read by every create.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ReferenceKind {
+    /// A subscriber, or an alias that names one; the id is a keyed hash of the identifier.
+    Subscriber,
+    /// The current version of a tariff plan; the id is the plan's.
+    TariffPlan,
+    /// One version of a tariff plan, never changed; the id is `plan@version`.
+    TariffPlanVersion,
+}
+
+/// What `list` can page through.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum List {
+    /// Ids of the documents of a kind, in the order of their bytes.
+    References(ReferenceKind),
+    /// References of the open sessions of one partition.
+    OpenSessions(Partition),
+    /// References of the open sessions of one account.
+    OpenSessionsOf(AccountKey),
+    /// References of all sessions of one account whose journals are kept, newest first.
+    SessionsOf(AccountKey),
+}
+
+/// One page of a listing. `next` continues it; `None` on the last page.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    pub items: Vec<Box<str>>,
+    pub next: Option<Box<str>>,
+}
+
+/// What the store keeps about itself, written once by whoever opens it first.
+#[derive(Clone)]
+pub struct Identity {
+    /// Key of every hash in key names, references and fingerprints. Whoever knows it can forge references.
+    pub secret: [u8; 16],
+    /// The NF instance id of this store's installation, in the usual 8-4-4-4-12 form.
+    pub instance_id: Box<str>,
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identity").field("instance_id", &self.instance_id).finish_non_exhaustive()
+    }
+}
+
+/// Why the store could not do it. Nothing here is the consumer's fault.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Some version was not the expected one; nothing was changed. Carries the current account and first session
+    /// when the store could read them in the same step, so that a retry costs one round trip.
+    #[error("a document changed since it was read")]
+    Conflict(Option<Box<Snapshot>>),
+    /// The store did not answer, or answered that it cannot serve now.
+    #[error("store unavailable ({applied}): {reason}")]
+    Unavailable { applied: Applied, reason: Box<str> },
+    /// What is stored cannot be read: a newer format, or damage.
+    #[error("unreadable: {0}")]
+    Corrupt(Box<str>),
+}
+
+impl Error {
+    pub fn unavailable(applied: Applied, reason: impl fmt::Display) -> Self {
+        Self::Unavailable { applied, reason: reason.to_string().into() }
+    }
+
+    pub fn corrupt(reason: impl fmt::Display) -> Self {
+        Self::Corrupt(reason.to_string().into())
+    }
+}
+
+/// Whether a failed commit may have happened all the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Applied {
+    No,
+    /// Repeating the same operation resolves it: every decision recognises its own effect.
+    Unknown,
+}
+
+impl fmt::Display for Applied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::No => "not applied",
+            Self::Unknown => "may have been applied",
+        })
+    }
+}
+
+/// A place that keeps partitions. See the module's invariants.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Read once at open; the same for every instance on this store.
+    fn identity(&self) -> &Identity;
+
+    /// One round trip.
+    async fn load(&self, load: &Load) -> Result<Snapshot, Error>;
+
+    /// One round trip. On `Unavailable` with `Applied::Unknown` it may or may not have happened.
+    async fn commit(&self, commit: &Commit) -> Result<(), Error>;
+
+    /// Documents of several sessions of one account, for listings; absent ones are `None`.
+    async fn sessions(&self, account: AccountKey, keys: &[ChargingDataRef]) -> Result<Vec<Option<Document>>, Error>;
+
+    /// The journal's entries in order. Never on the path of a charging request.
+    async fn journal(&self, key: &JournalKey) -> Result<Vec<Bytes>, Error>;
+
+    /// Sessions whose entry is at or before `now`, earliest first, at most `limit`.
+    async fn due(&self, partition: Partition, now: Timestamp, limit: usize) -> Result<Vec<Due>, Error>;
+
+    /// As `due`, and re-scores what it returns to `lease_until`, so that nobody else is given it before then.
+    async fn claim(
+        &self,
+        partition: Partition,
+        now: Timestamp,
+        lease_until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Due>, Error>;
+
+    /// The oldest outbox entries of a partition, in order; they stay until acknowledged.
+    async fn outbox(&self, partition: Partition, limit: usize) -> Result<Vec<(OutboxId, Bytes)>, Error>;
+
+    /// Removes the entry; removing it again changes nothing.
+    async fn acknowledge(&self, partition: Partition, id: &OutboxId) -> Result<(), Error>;
+
+    async fn reference(&self, kind: ReferenceKind, id: &str) -> Result<Option<Document>, Error>;
+
+    /// Writes (`Some`) or deletes (`None`) if the version is still `expected`, else `Conflict(None)`.
+    async fn put_reference(
+        &self,
+        kind: ReferenceKind,
+        id: &str,
+        expected: Version,
+        document: Option<Bytes>,
+    ) -> Result<(), Error>;
+
+    /// At most `limit` items after `cursor`; items written meanwhile may or may not be seen.
+    async fn list(&self, list: &List, cursor: Option<&str>, limit: usize) -> Result<Page, Error>;
+
+    /// Reachable, its format known, its settings acceptable; else says what is wrong, in a sentence for an operator.
+    async fn ready(&self) -> Result<(), Error>;
+}
