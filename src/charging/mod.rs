@@ -1,3 +1,27 @@
-//! The pure core.
+//! The pure core: what a charging request means, decided without a clock, a socket, a store or a future.
+//!
+//! Start with [`decide`]. Integers only: money in millionths, checked; rounding is named where it happens. Nothing
+//! here fails but with a [`decision::Rejection`], and nothing here imports anything of the rest of the crate.
+#![warn(
+    clippy::arithmetic_side_effects,
+    clippy::float_arithmetic,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::wildcard_enum_match_arm,
+    clippy::unwrap_used
+)]
+#![cfg_attr(test, allow(clippy::arithmetic_side_effects, clippy::unwrap_used))]
+
+pub mod account;
+pub mod command;
+pub mod decide;
+pub mod decision;
 pub mod ids;
+pub mod journal;
+pub mod money;
+pub mod rating;
+pub mod replay;
+pub mod session;
+pub mod tariff;
 pub mod time;
+pub mod units;

@@ -110,9 +110,9 @@ pub enum TimerWrite {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Listing {
     Keep,
-    /// Lists the session as open, and for good as one of the account's sessions, ordered by this time.
+    /// Lists the session among the open ones of its account and partition.
     Open(Timestamp),
-    /// Lists the session as one of the account's sessions, but not (any more) as open.
+    /// Lists the session among the closed ones of its account and partition, and no more among the open ones.
     Closed(Timestamp),
 }
 
@@ -160,12 +160,14 @@ pub enum ReferenceKind {
 pub enum List {
     /// Ids of the documents of a kind, in the order of their bytes.
     References(ReferenceKind),
-    /// References of the open sessions of one partition.
+    /// References of the open sessions of one partition, in a stable order of the store's own.
     OpenSessions(Partition),
-    /// References of the open sessions of one account.
+    /// References of the closed sessions of one partition whose journals are kept, in the order of their closing.
+    ClosedSessions(Partition),
+    /// References of the open sessions of one account, in the order of their opening.
     OpenSessionsOf(AccountKey),
-    /// References of all sessions of one account whose journals are kept, newest first.
-    SessionsOf(AccountKey),
+    /// References of the closed sessions of one account whose journals are kept, in the order of their closing.
+    ClosedSessionsOf(AccountKey),
 }
 
 /// One page of a listing. `next` continues it; `None` on the last page.

@@ -1,0 +1,202 @@
+//! What can be asked of the core. Everything is parsed already: a value here is valid because it exists.
+
+use serde::{Deserialize, Serialize};
+
+use super::ids::{AccountId, BalanceId, ChargingDataRef, RatingGroup, SubscriberId, TariffPlanId};
+use super::money::{Amount, BalanceUnit};
+use super::session::{ChargingSession, Consumer};
+use super::tariff::FinalUnit;
+use super::time::Timestamp;
+use super::units::Units;
+
+/// One request of a network function, whatever the operation.
+#[derive(Clone, Debug)]
+pub struct Invocation {
+    pub number: u32,
+    pub invoked_at: Timestamp,
+    /// `invocationTimeStamp` as it was written, for the record.
+    pub timestamp: Box<str>,
+    pub retransmission: bool,
+    pub fingerprint: Fingerprint,
+    /// Hash of the idempotency key of `3gpp-Sbi-Request-Info` (TS 29.500 5.2.3.2), where one was sent.
+    pub idempotency: Option<u64>,
+    pub subscriber: Option<SubscriberId>,
+    pub consumer: Consumer,
+    pub notify_uri: Option<Box<str>>,
+    /// The offered features as a bit mask, feature 1 lowest; `None` when none were offered.
+    pub features: Option<u64>,
+    pub triggers: Vec<Trigger>,
+    pub usages: Vec<UnitUsage>,
+    /// All other members, verbatim.
+    pub blocks: Vec<Block>,
+}
+
+/// Tells a repeated request from a new one. `retransmissionIndicator` counts in neither.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Fingerprint {
+    /// Without the time stamps of the request and of its containers.
+    pub content: u64,
+    /// With them.
+    pub exact: u64,
+}
+
+impl Fingerprint {
+    /// Enough to tell the few requests of one session apart.
+    pub fn short(&self) -> u32 {
+        let [a, b, c, d, ..] = self.exact.to_be_bytes();
+        u32::from_be_bytes([a, b, c, d])
+    }
+}
+
+/// The place of a quota in a session: the SMF meters each combination on its own (TS 32.255 5.2.1).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct QuotaKey {
+    pub rating_group: RatingGroup,
+    pub upf: Option<Box<str>>,
+    /// `multihomedPDUAddress`, verbatim.
+    pub multihomed: Option<Box<str>>,
+    pub mb_upf: Option<Box<str>>,
+}
+
+/// One item of `multipleUnitUsage`.
+#[derive(Clone, Debug)]
+pub struct UnitUsage {
+    pub key: QuotaKey,
+    /// Present when quota management is wanted, whatever it names.
+    pub requested: Option<Units>,
+    pub containers: Vec<Container>,
+}
+
+/// One item of `usedUnitContainer`: usage since the one before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Container {
+    pub local_sequence_number: i64,
+    pub indicator: Option<Indicator>,
+    pub units: Units,
+    pub triggers: Vec<Trigger>,
+    pub closed_at: Option<Timestamp>,
+    pub first_usage: Option<Timestamp>,
+    pub last_usage: Option<Timestamp>,
+    pub service_id: Option<u32>,
+    /// All other members (container information, event times, unknown ones), verbatim.
+    pub others: Vec<Block>,
+}
+
+impl Container {
+    pub fn has_trigger(&self, name: &str) -> bool {
+        self.triggers.iter().any(|trigger| trigger.is(name))
+    }
+}
+
+/// A member kept as it was written, for the record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Block {
+    pub name: Box<str>,
+    /// JSON text.
+    pub json: Box<str>,
+}
+
+/// `quotaManagementIndicator`. An unknown value is kept and read as if there were none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Indicator {
+    #[serde(rename = "1")]
+    Online,
+    #[serde(rename = "0")]
+    Offline,
+    #[serde(rename = "s")]
+    Suspended,
+    #[serde(rename = "x")]
+    Other(Box<str>),
+}
+
+/// Why a report was made. The enumeration is open, so the name is kept as it came.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trigger {
+    pub name: Option<Box<str>>,
+    pub immediate: bool,
+    /// Limits and other members beside the type, verbatim.
+    pub others: Vec<Block>,
+}
+
+impl Trigger {
+    pub fn is(&self, name: &str) -> bool {
+        self.name.as_deref() == Some(name)
+    }
+}
+
+/// Event charging in one request (TS 32.290 5.3): nothing is reserved and no session stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OneTime {
+    /// Before delivery: the requested units are debited, or refused.
+    Immediate,
+    /// After delivery: the used units are debited whatever is left.
+    Post,
+}
+
+/// Who is charged, as provisioned.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subscriber {
+    pub id: SubscriberId,
+    pub gpsi: Option<Box<str>>,
+    /// Further identifiers under which requests may name the subscriber.
+    pub identifiers: Vec<Box<str>>,
+    pub account: AccountId,
+    pub plan: TariffPlanId,
+    pub blocked: bool,
+    /// Takes the place of the tariff's own final unit action.
+    pub final_unit: Option<FinalUnit>,
+}
+
+/// Opens a session, or charges a one-time event.
+#[derive(Clone, Debug)]
+pub struct Create {
+    pub invocation: Invocation,
+    pub one_time: Option<OneTime>,
+    /// `None` for a request that names no subscriber (emergency, tenants): recorded, never charged.
+    pub subscriber: Option<Subscriber>,
+    /// The account's id for the record, made up by the caller where there is no subscriber.
+    pub account: AccountId,
+    /// Fresh: no session has it.
+    pub reference: ChargingDataRef,
+    pub keys: CreateKeys,
+    /// What the index entries of `keys` lead to.
+    pub repeated: Option<ChargingSession>,
+    pub same_pdu_session: Option<ChargingSession>,
+}
+
+/// Index keys that make a Create idempotent; opaque here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CreateKeys {
+    /// An exact copy of the request, or its idempotency key.
+    pub copy: u128,
+    /// Consumer, subscriber and PDU session.
+    pub pdu_session: Option<u128>,
+}
+
+/// A top-up.
+#[derive(Clone, Debug)]
+pub struct Credit {
+    pub balance: BalanceId,
+    pub unit: Option<BalanceUnit>,
+    /// Positive.
+    pub amount: Amount,
+    pub expires_at: Option<Timestamp>,
+    pub priority: Option<u16>,
+    /// The same reference credits once.
+    pub reference: Box<str>,
+}
+
+impl Block {
+    /// Whether the member is one of the blocks that describe a service (`sMSChargingInformation` and the like).
+    pub fn describes_a_service(&self) -> bool {
+        self.name.ends_with("Information") || self.name.ends_with("Information'")
+    }
+
+    /// A hash of the text. Stored, so its key is fixed.
+    pub fn hash(&self) -> u64 {
+        use std::hash::Hasher;
+        let mut hasher = siphasher::sip::SipHasher13::new();
+        hasher.write(self.json.as_bytes());
+        hasher.finish()
+    }
+}

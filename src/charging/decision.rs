@@ -1,0 +1,165 @@
+//! What the core decides: the new state, what is written beside it, and the answer.
+
+use serde::{Deserialize, Serialize};
+
+use super::account::Account;
+use super::ids::ChargingDataRef;
+use super::journal::Entry;
+use super::session::ChargingSession;
+use super::tariff::FinalUnit;
+use super::time::{Span, Timestamp};
+use super::units::Units;
+
+/// Everything that one command changes, to be committed as a whole.
+#[derive(Clone, Debug)]
+pub struct Decision {
+    pub answer: Answer,
+    /// The session that the answer speaks of.
+    pub reference: ChargingDataRef,
+    /// `None` leaves the account as it is.
+    pub account: Option<Account>,
+    pub sessions: Vec<SessionChange>,
+    pub outbox: Vec<Outgoing>,
+    pub index: Vec<IndexChange>,
+    /// The answer was given before; nothing changes.
+    pub replayed: bool,
+}
+
+/// A session as it shall be stored, and the journal entry that tells how it came to that.
+#[derive(Clone, Debug)]
+pub struct SessionChange {
+    pub session: ChargingSession,
+    pub entry: Entry,
+    pub timer: Timer,
+    pub listing: Listed,
+    pub lives_for: Span,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Timer {
+    Keep,
+    At(Timestamp),
+    Remove,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listed {
+    Keep,
+    Opened,
+    Closed,
+}
+
+/// Work for others, delivered from the outbox by whichever instance is alive.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outgoing {
+    /// A session or an event has ended: its record can be written from its journal.
+    #[serde(rename = "c")]
+    Closed(ChargingDataRef),
+    /// Usage came after the record: a supplementary one is due.
+    #[serde(rename = "l")]
+    LateUsage(ChargingDataRef),
+    /// Sessions of this account that ran out may ask again; the account's key in hexadecimal.
+    #[serde(rename = "p")]
+    Credited(Box<str>),
+}
+
+/// An index key that leads to a session.
+#[derive(Clone, Debug)]
+pub struct IndexChange {
+    pub key: u128,
+    pub leads_to: ChargingDataRef,
+    /// `None` keeps it until it is changed.
+    pub lives_for: Option<Span>,
+}
+
+/// The answer to a charging request, as remembered for replays: rendering it is pure, so a replay is the same to the
+/// byte.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    pub outcome: Outcome,
+    pub at: Timestamp,
+    pub number: u32,
+    /// Negotiated features, when the request offered some.
+    pub features: Option<u64>,
+    pub results: Vec<GroupResult>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    #[serde(rename = "c")]
+    Created,
+    #[serde(rename = "u")]
+    Updated,
+    #[serde(rename = "r")]
+    Released,
+    /// The session had ended; what was reported is charged all the same.
+    #[serde(rename = "g")]
+    Gone,
+}
+
+/// One `multipleUnitInformation` item.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupResult {
+    /// Position of the quota in the session, which keeps its quotas in place.
+    pub quota: u16,
+    pub code: ResultCode,
+    pub granted: Option<Units>,
+    pub validity_secs: Option<u32>,
+    pub holding_secs: Option<u32>,
+    /// What remains of the grant when the consumer shall report, in the unit granted.
+    pub threshold: Option<u64>,
+    pub tariff_change: Option<Timestamp>,
+    pub final_unit: Option<FinalUnit>,
+}
+
+/// TS 32.291 `ResultCode`, those that a charging function of this release gives for a rating group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ResultCode {
+    #[serde(rename = "s")]
+    Success,
+    #[serde(rename = "d")]
+    EndUserServiceDenied,
+    #[serde(rename = "n")]
+    QuotaManagementNotApplicable,
+    #[serde(rename = "l")]
+    QuotaLimitReached,
+    #[serde(rename = "f")]
+    RatingFailed,
+}
+
+impl ResultCode {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Success => "SUCCESS",
+            Self::EndUserServiceDenied => "END_USER_SERVICE_DENIED",
+            Self::QuotaManagementNotApplicable => "QUOTA_MANAGEMENT_NOT_APPLICABLE",
+            Self::QuotaLimitReached => "QUOTA_LIMIT_REACHED",
+            Self::RatingFailed => "RATING_FAILED",
+        }
+    }
+}
+
+/// No to the whole request; nothing has changed. TS 32.291 6.1.7.3 and TS 29.500 5.2.7.2 name the causes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rejection {
+    /// The identity is not provisioned.
+    UserUnknown,
+    /// The subscriber is blocked.
+    EndUserRequestDenied,
+    /// Nothing in the request can be charged.
+    NothingToCharge,
+    /// The request names another subscriber than the session's.
+    SubscriberChanged,
+    /// No such session.
+    UnknownSession,
+    /// The number was used by another request of this session.
+    NumberReused,
+    /// The number belongs to a request so old that its answer is forgotten. It is not charged again.
+    NumberForgotten,
+    /// The idempotency key was used by a request with other content.
+    IdempotencyKeyReused,
+    /// The session has as many quotas as it may.
+    TooManyQuotas,
+    /// Every rating group is out of credit, and the operator wants a Create refused then.
+    QuotaLimitReached,
+}

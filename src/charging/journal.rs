@@ -1,0 +1,161 @@
+//! The journal: one entry for each commit, appended to the session's journal (or the account's own, for credits).
+//! CDR, ledger, "why was I charged" and audit are all readings of journals; nothing else remembers the past.
+
+use serde::{Deserialize, Serialize};
+
+use super::account::Balance;
+use super::command::{Block, Container, QuotaKey};
+use super::decision::Answer;
+use super::ids::{AccountId, BalanceId, RatingGroup, SubscriberId, TariffPlanId};
+use super::money::{Amount, BalanceUnit};
+use super::session::{ClosingCause, Consumer};
+use super::time::Timestamp;
+
+/// What one commit did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    pub at: Timestamp,
+    /// The account's version after the commit: orders the entries of all journals of one account.
+    pub account_version: u64,
+    pub event: Event,
+    pub moves: Vec<Move>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Event {
+    /// The first entry of every session's journal.
+    #[serde(rename = "o")]
+    Opened { header: Box<Header>, invocation: Box<Invoked> },
+    #[serde(rename = "u")]
+    Updated(Box<Invoked>),
+    #[serde(rename = "r")]
+    Released(Box<Invoked>),
+    /// Usage that came too late to change a grant: out of order, or after the session was closed.
+    #[serde(rename = "l")]
+    Late { invocation: Box<Invoked>, after_closing: bool },
+    /// Closed without a Release.
+    #[serde(rename = "c")]
+    Closed(ClosingCause),
+    /// A top-up; in the account's own journal.
+    #[serde(rename = "p")]
+    Credited { reference: Box<str> },
+}
+
+/// What stays the same for a whole session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Header {
+    pub subscriber: Option<SubscriberId>,
+    pub account: Option<AccountId>,
+    pub plan: Option<TariffPlanId>,
+    pub consumer: Consumer,
+    pub one_time: bool,
+}
+
+/// A request as recorded: what was reported, what it said besides, what was answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Invoked {
+    pub number: u32,
+    /// The consumer's own time stamp, as it was written.
+    pub timestamp: Box<str>,
+    pub usage: Vec<Reported>,
+    /// Members of the request that are new or changed since the session's last entry, verbatim.
+    pub blocks: Vec<Block>,
+    pub answer: Answer,
+}
+
+/// One `multipleUnitUsage` item's containers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reported {
+    pub key: QuotaKey,
+    pub containers: Vec<Container>,
+    /// Positions in `containers` that had been reported before, and were not charged again.
+    pub repeated: Vec<u16>,
+}
+
+/// One change of one balance, or of what is reserved of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Move {
+    pub kind: MoveKind,
+    pub balance: BalanceId,
+    pub unit: BalanceUnit,
+    /// Never negative: the kind says the direction.
+    pub amount: Amount,
+    /// The balance's amount; equal before and after a change of its reservation.
+    pub before: Amount,
+    pub after: Amount,
+    pub rating_group: Option<RatingGroup>,
+    /// Units of service that this amount pays for.
+    pub units: Option<u64>,
+    /// Version of the session's plan that set the price.
+    pub plan_version: Option<u32>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MoveKind {
+    #[serde(rename = "c")]
+    Credit,
+    #[serde(rename = "r")]
+    Reserve,
+    #[serde(rename = "d")]
+    Debit,
+    #[serde(rename = "g")]
+    Release,
+    #[serde(rename = "x")]
+    Expire,
+    #[serde(rename = "a")]
+    Adjust,
+}
+
+impl MoveKind {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Credit => "credit",
+            Self::Reserve => "reserve",
+            Self::Debit => "debit",
+            Self::Release => "release",
+            Self::Expire => "expire",
+            Self::Adjust => "adjust",
+        }
+    }
+}
+
+impl Move {
+    /// A change of `balance`, which is given as it is afterwards.
+    pub fn of(kind: MoveKind, balance: &Balance, amount: Amount, before: Amount) -> Self {
+        Self {
+            kind,
+            balance: balance.id.clone(),
+            unit: balance.unit,
+            amount,
+            before,
+            after: balance.amount,
+            rating_group: None,
+            units: None,
+            plan_version: None,
+        }
+    }
+
+    /// Says what a move was for.
+    #[must_use]
+    pub fn for_usage(mut self, rating_group: RatingGroup, units: Option<u64>, plan_version: Option<u32>) -> Self {
+        self.rating_group = Some(rating_group);
+        self.units = units;
+        self.plan_version = plan_version;
+        self
+    }
+
+    /// Joins neighbours that take from the same balance.
+    pub fn merged(moves: Vec<Self>) -> Vec<Self> {
+        let mut merged: Vec<Self> = Vec::with_capacity(moves.len());
+        for next in moves {
+            match merged.last_mut() {
+                Some(last) if last.kind == next.kind && last.balance == next.balance => {
+                    last.amount = last.amount.plus(next.amount).unwrap_or(last.amount);
+                    last.after = next.after;
+                }
+                _ => merged.push(next),
+            }
+        }
+        merged
+    }
+}

@@ -1,0 +1,94 @@
+//! Repeated, late and lost requests: what a request is to its session.
+//!
+//! Real consumers decide the rules. Most number their requests; some send the same number for ever; some change the
+//! number of what they repeat; some merge what failed into the next request. The numbering is recognised at the
+//! first Update and kept with the session.
+
+use super::command::{Container, Fingerprint, Invocation, QuotaKey};
+use super::decision::{Answer, Rejection};
+use super::session::{ChargingSession, Numbering, Operation, Remembered, SeenContainer};
+
+/// What a request is to its session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    New,
+    /// Done before: the same answer, nothing changes.
+    Replayed(Answer),
+    /// A marked retransmission whose content grew: the same answer, and what is new in it is charged late.
+    Grown(Answer),
+    /// Overtaken by newer requests, or after the end: usage is charged, no grant changes.
+    Late,
+}
+
+/// Recognises a request. The first Update of a session settles its `numbering`.
+///
+/// # Errors
+///
+/// The rejections about numbers and keys, when the request contradicts what is remembered.
+pub fn standing(
+    session: &mut ChargingSession,
+    operation: Operation,
+    invocation: &Invocation,
+) -> Result<Standing, Rejection> {
+    if let (Numbering::Unknown, Operation::Update) = (&session.numbering, operation) {
+        session.numbering = if invocation.number == session.first_number {
+            Numbering::Constant { forgotten: Vec::new() }
+        } else {
+            Numbering::Sequenced(Vec::new())
+        };
+    }
+    let found = found(session, operation, invocation)?;
+    Ok(if found == Standing::New && session.is_closed() { Standing::Late } else { found })
+}
+
+fn found(session: &ChargingSession, operation: Operation, invocation: &Invocation) -> Result<Standing, Rejection> {
+    let mut done = session.remembered.iter().filter(|done| done.operation == operation);
+    let Fingerprint { content, exact } = invocation.fingerprint;
+
+    if let Some(key) = invocation.idempotency
+        && let Some(done) = done.clone().find(|done| done.idempotency == Some(key))
+    {
+        return if done.fingerprint.content == content {
+            Ok(Standing::Replayed(done.answer.clone()))
+        } else {
+            Err(Rejection::IdempotencyKeyReused)
+        };
+    }
+
+    let replayed = |done: &Remembered| Ok(Standing::Replayed(done.answer.clone()));
+    match (operation, &session.numbering) {
+        // A session is released once; a copy with a new time stamp is still that release.
+        (Operation::Release, _) => match done.find(|done| done.fingerprint.content == content) {
+            Some(done) => replayed(done),
+            None => Ok(Standing::New),
+        },
+        (_, Numbering::Constant { forgotten }) => match done.find(|done| done.fingerprint.exact == exact) {
+            Some(done) => replayed(done),
+            None if forgotten.contains(&invocation.fingerprint.short()) => Err(Rejection::NumberForgotten),
+            None => Ok(Standing::New),
+        },
+        (_, Numbering::Sequenced(_) | Numbering::Unknown) => match done.find(|done| done.number == invocation.number) {
+            Some(done) if done.fingerprint.content == content => replayed(done),
+            Some(done) if invocation.retransmission => Ok(Standing::Grown(done.answer.clone())),
+            Some(_) => Err(Rejection::NumberReused),
+            None if session.numbering.has_seen(invocation.number) => Err(Rejection::NumberForgotten),
+            None if session.numbering.is_behind(invocation.number) => Ok(Standing::Late),
+            None => Ok(Standing::New),
+        },
+    }
+}
+
+/// What identifies a container: rating group and number, and a hash of the rest that cannot change on the way.
+pub fn seen_container(key: &QuotaKey, container: &Container) -> SeenContainer {
+    use std::hash::{Hash, Hasher};
+
+    // A fixed key: the hash is stored, and compared by other instances.
+    let mut hasher = siphasher::sip::SipHasher13::new();
+    (key, &container.units, container.closed_at, container.service_id).hash(&mut hasher);
+    let [a, b, c, d, ..] = hasher.finish().to_be_bytes();
+    SeenContainer {
+        rating_group: key.rating_group,
+        number: container.local_sequence_number,
+        hash: u32::from_be_bytes([a, b, c, d]),
+    }
+}

@@ -1,0 +1,425 @@
+//! A charging session: all that is known of it between two messages.
+
+use serde::{Deserialize, Serialize};
+
+use super::account::Reservation;
+use super::command::{Fingerprint, Indicator, QuotaKey};
+use super::decision::{Answer, ResultCode};
+use super::ids::{AccountId, ChargingDataRef, RatingGroup, SubscriberId, TariffPlanId};
+use super::money::Amount;
+use super::tariff::{FinalUnit, Price};
+use super::time::{Span, Timestamp};
+use super::units::UnitKind;
+
+/// Our state behind a `ChargingDataRef`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChargingSession {
+    pub reference: ChargingDataRef,
+    pub state: SessionState,
+    /// `None` when nobody is charged: usage is only recorded.
+    pub payer: Option<Payer>,
+    /// Whose account record the session is filed under.
+    pub account: AccountId,
+    pub consumer: Consumer,
+    pub notify_uri: Option<Box<str>>,
+    /// Negotiated features as a bit mask, feature 1 lowest.
+    pub features: u64,
+    pub opened_at: Timestamp,
+    pub updated_at: Timestamp,
+    /// The Create's number.
+    pub first_number: u32,
+    pub numbering: Numbering,
+    pub remembered: Vec<Remembered>,
+    pub containers: ContainerMemory,
+    pub quotas: Vec<Quota>,
+    pub meters: Vec<Meter>,
+    /// Hashes of the blocks recorded last, to record only what changes.
+    pub blocks: Vec<(Box<str>, u64)>,
+    /// Money charged so far.
+    pub charged: Amount,
+    /// Where the store's timer entry stands; `None` when there is none.
+    pub timer_at: Option<Timestamp>,
+    /// Index key of consumer, subscriber and PDU session, as two halves.
+    pub pdu_session_key: Option<(u64, u64)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SessionState {
+    #[serde(rename = "a")]
+    Active,
+    /// Idle for too long and asked to report.
+    #[serde(rename = "p")]
+    Probing { since: Timestamp },
+    /// Told to end: usage is charged, nothing is granted.
+    #[serde(rename = "b")]
+    Aborting { since: Timestamp },
+    /// The tombstone: answers repeated requests and takes late usage.
+    #[serde(rename = "c")]
+    Closed { at: Timestamp, cause: ClosingCause },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ClosingCause {
+    #[serde(rename = "r")]
+    Released,
+    /// A one-time event: there never was a session.
+    #[serde(rename = "e")]
+    Event,
+    /// The consumer opened another session for the same PDU session.
+    #[serde(rename = "s")]
+    Superseded,
+}
+
+/// Who pays for a session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Payer {
+    pub subscriber: SubscriberId,
+    /// What the Create called the subscriber, where that is not the provisioned identifier.
+    pub named: Option<SubscriberId>,
+    pub plan: TariffPlanId,
+    /// The version of the last grant: rates usage that no grant covers.
+    pub plan_version: u32,
+    pub final_unit: Option<FinalUnit>,
+}
+
+/// The calling network function (TS 32.291 `NFIdentification`), as far as it tells sessions apart.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Consumer {
+    pub functionality: Box<str>,
+    pub name: Option<Box<str>>,
+    /// IPv4, IPv6 or FQDN, the first that is there.
+    pub address: Option<Box<str>>,
+}
+
+/// How a consumer numbers its requests; see `replay`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Numbering {
+    /// No Update has come yet.
+    #[serde(rename = "u")]
+    Unknown,
+    /// Each request has a number of its own. Ranges of the numbers seen, in order, both ends included.
+    #[serde(rename = "s")]
+    Sequenced(Vec<(u32, u32)>),
+    /// Every request has the same number, so requests are told apart by their exact content. Hashes of those whose
+    /// answers are forgotten, the oldest first.
+    #[serde(rename = "c")]
+    Constant { forgotten: Vec<u32> },
+}
+
+/// An operation that was done, and what was answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remembered {
+    pub operation: Operation,
+    pub number: u32,
+    pub fingerprint: Fingerprint,
+    pub idempotency: Option<u64>,
+    pub answer: Answer,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Operation {
+    #[serde(rename = "c")]
+    Create,
+    #[serde(rename = "u")]
+    Update,
+    #[serde(rename = "r")]
+    Release,
+}
+
+impl Operation {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Update => "update",
+            Self::Release => "release",
+        }
+    }
+}
+
+/// Containers seen lately, for consumers whose container numbers grow.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerMemory {
+    /// Some number was larger than one of an earlier request: the consumer counts.
+    pub grows: bool,
+    /// Some number stood on two different containers: the numbers say nothing.
+    pub unreliable: bool,
+    /// The oldest first.
+    pub seen: Vec<SeenContainer>,
+}
+
+/// What tells a container from another one of the same rating group and number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeenContainer {
+    pub rating_group: RatingGroup,
+    pub number: i64,
+    /// Of its units and the time it was closed. Compared only where rating group and number are the same.
+    pub hash: u32,
+}
+
+/// One quota of a session: what it was granted and what it used.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quota {
+    pub key: QuotaKey,
+    pub grant: Option<Grant>,
+    /// In the unit of the tariff; volume where there is none.
+    pub used: u64,
+    /// What the last request for quota was answered.
+    pub last_code: Option<ResultCode>,
+}
+
+/// Units that the consumer may use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grant {
+    pub kind: UnitKind,
+    pub granted: u64,
+    pub used: u64,
+    pub reserved: Vec<Reservation>,
+    pub valid_until: Option<Timestamp>,
+    pub final_unit: bool,
+    /// Version of the plan that usage of this grant is rated with.
+    pub plan_version: u32,
+}
+
+/// Cumulative usage of one rating group at one price: what makes started blocks exact however usage is split.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Meter {
+    pub rating_group: RatingGroup,
+    pub price: Price,
+    pub used: u64,
+}
+
+/// Operations whose answers are kept. A consumer has one or two requests under way for a session at a time.
+const REMEMBERED_MAX: usize = 4;
+/// Operations of a consumer with one constant number that are recognised after their answers are forgotten.
+const FORGOTTEN_MAX: usize = 32;
+/// Containers remembered: more than a consumer that lost an answer merges into its next request.
+const CONTAINERS_MAX: usize = 16;
+/// Ranges of numbers; a consumer that leaves more gaps than this has its oldest ones taken as seen.
+const RANGES_MAX: usize = 16;
+
+impl ChargingSession {
+    pub fn is_closed(&self) -> bool {
+        matches!(self.state, SessionState::Closed { .. })
+    }
+
+    pub fn is_event(&self) -> bool {
+        matches!(self.state, SessionState::Closed { cause: ClosingCause::Event, .. })
+    }
+
+    /// Keeps the answer of an operation for its replay. The Create's answer stays for good: its Location is the only
+    /// way to the session for a consumer that lost it.
+    pub fn remember(&mut self, done: Remembered) {
+        if let Numbering::Sequenced(seen) = &mut self.numbering
+            && done.operation == Operation::Update
+        {
+            add_to_ranges(seen, done.number);
+        }
+        if self.remembered.len() >= REMEMBERED_MAX {
+            let oldest = self.remembered.remove(1);
+            if let Numbering::Constant { forgotten } = &mut self.numbering {
+                if forgotten.len() >= FORGOTTEN_MAX {
+                    forgotten.remove(0);
+                }
+                forgotten.push(oldest.fingerprint.short());
+            }
+        }
+        self.remembered.push(done);
+    }
+
+    /// The position of a quota, made when there is none.
+    pub fn quota_at(&mut self, key: &QuotaKey) -> usize {
+        self.quotas.iter().position(|quota| quota.key == *key).unwrap_or_else(|| {
+            self.quotas.push(Quota { key: key.clone(), grant: None, used: 0, last_code: None });
+            self.quotas.len().saturating_sub(1)
+        })
+    }
+
+    /// Usage so far at a price.
+    pub fn metered(&self, rating_group: RatingGroup, price: Price) -> u64 {
+        self.meters
+            .iter()
+            .find(|meter| meter.rating_group == rating_group && meter.price == price)
+            .map_or(0, |meter| meter.used)
+    }
+
+    pub fn meter(&mut self, rating_group: RatingGroup, price: Price, units: u64) {
+        match self.meters.iter_mut().find(|meter| meter.rating_group == rating_group && meter.price == price) {
+            Some(meter) => meter.used = meter.used.saturating_add(units),
+            None => self.meters.push(Meter { rating_group, price, used: units }),
+        }
+    }
+
+    /// When something must happen to the session if no message comes before.
+    pub fn due_at(&self, supervision: Span, validity_grace: Span) -> Option<Timestamp> {
+        if self.is_closed() {
+            return None;
+        }
+        let quotas = self.quotas.iter().filter_map(|quota| quota.grant.as_ref()?.valid_until);
+        let expiry = quotas.map(|until| until.after(validity_grace)).min();
+        Some(expiry.into_iter().fold(self.updated_at.after(supervision), Timestamp::min))
+    }
+
+    /// A quota holds a grant for this key.
+    pub fn holds_grant(&self, key: &QuotaKey) -> bool {
+        self.quotas.iter().any(|quota| quota.key == *key && quota.grant.is_some())
+    }
+}
+
+impl Numbering {
+    pub fn has_seen(&self, number: u32) -> bool {
+        match self {
+            Self::Sequenced(ranges) => ranges.iter().any(|(first, last)| (*first..=*last).contains(&number)),
+            Self::Unknown | Self::Constant { .. } => false,
+        }
+    }
+
+    /// A number after which larger ones came already.
+    pub fn is_behind(&self, number: u32) -> bool {
+        match self {
+            Self::Sequenced(ranges) => ranges.last().is_some_and(|(_, last)| number < *last),
+            Self::Unknown | Self::Constant { .. } => false,
+        }
+    }
+}
+
+fn add_to_ranges(ranges: &mut Vec<(u32, u32)>, number: u32) {
+    let at = ranges.partition_point(|(first, _)| *first <= number);
+    let joins_left =
+        at.checked_sub(1).filter(|left| ranges.get(*left).is_some_and(|(_, last)| number <= last.saturating_add(1)));
+    match joins_left {
+        Some(left) => {
+            if let Some((_, last)) = ranges.get_mut(left) {
+                *last = (*last).max(number);
+            }
+            join(ranges, left);
+        }
+        None => {
+            ranges.insert(at, (number, number));
+            join(ranges, at);
+        }
+    }
+    if ranges.len() > RANGES_MAX {
+        let (first, _) = ranges.remove(0);
+        if let Some((lowest, _)) = ranges.first_mut() {
+            *lowest = first;
+        }
+    }
+}
+
+/// Merges the range at `at` with the next when they touch.
+fn join(ranges: &mut Vec<(u32, u32)>, at: usize) {
+    let next = at.saturating_add(1);
+    if let (Some((_, last)), Some((first, _))) = (ranges.get(at).copied(), ranges.get(next).copied())
+        && first <= last.saturating_add(1)
+    {
+        let (_, end) = ranges.remove(next);
+        if let Some((_, last)) = ranges.get_mut(at) {
+            *last = (*last).max(end);
+        }
+    }
+}
+
+impl ContainerMemory {
+    /// Takes the containers of one request and says which were there before. They count as repeated only where the
+    /// consumer's numbers grow: one that always sends the same number may well report the same usage twice and
+    /// mean it.
+    pub fn take(&mut self, containers: &[SeenContainer]) -> Vec<bool> {
+        let known: Vec<bool> = containers.iter().map(|one| self.seen.contains(one)).collect();
+        for one in containers {
+            let before = self.seen.iter().filter(|seen| seen.rating_group == one.rating_group);
+            self.grows |= before.map(|seen| seen.number).max().is_some_and(|largest| one.number > largest);
+        }
+        for (one, known) in containers.iter().zip(&known) {
+            if *known {
+                continue;
+            }
+            self.unreliable |= self.seen.iter().any(|seen| seen.has_number_of(one));
+            if self.seen.len() >= CONTAINERS_MAX {
+                self.seen.remove(0);
+            }
+            self.seen.push(*one);
+        }
+        let twice = |at: usize| {
+            let (before, rest) = containers.split_at(at);
+            rest.first().is_some_and(|one| before.iter().any(|other| other.has_number_of(one)))
+        };
+        self.unreliable |= (0..containers.len()).any(twice);
+        let trusted = self.grows && !self.unreliable;
+        known.into_iter().map(|known| known && trusted).collect()
+    }
+}
+
+impl SeenContainer {
+    fn has_number_of(&self, other: &Self) -> bool {
+        self.rating_group == other.rating_group && self.number == other.number
+    }
+}
+
+impl Indicator {
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Online => "ONLINE_CHARGING",
+            Self::Offline => "OFFLINE_CHARGING",
+            Self::Suspended => "QUOTA_MANAGEMENT_SUSPENDED",
+            Self::Other(text) => text,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn containers(all: &[(u32, i64, u32)]) -> Vec<SeenContainer> {
+        all.iter()
+            .map(|(rating_group, number, hash)| SeenContainer {
+                rating_group: RatingGroup(*rating_group),
+                number: *number,
+                hash: *hash,
+            })
+            .collect()
+    }
+
+    /// Each row: the requests' containers as (rating group, number, hash), then what the last one is told.
+    #[test]
+    fn a_container_counts_as_repeated_only_where_numbers_grow() {
+        type Request = &'static [(u32, i64, u32)];
+        let rows: &[(&str, &[Request], &[bool])] = &[
+            ("merged retry", &[&[(10, 4, 1)], &[(10, 4, 1), (10, 5, 2)]], &[true, false]),
+            ("same again under a new number", &[&[(10, 1, 1)], &[(10, 2, 2)], &[(10, 2, 2)]], &[true]),
+            ("always number 0, identical usage", &[&[(10, 0, 1)], &[(10, 0, 1)]], &[false]),
+            ("always number 0, other usage", &[&[(10, 0, 1)], &[(10, 0, 2)], &[(10, 0, 1)]], &[false]),
+            (
+                "numbers restart in each request",
+                &[&[(10, 1, 1), (10, 2, 2)], &[(10, 1, 3), (10, 2, 2)]],
+                &[false, false],
+            ),
+            ("twice the same in one request", &[&[(10, 0, 1)], &[(10, 1, 2), (10, 1, 2)], &[(10, 1, 2)]], &[false]),
+            (
+                "each rating group counts by itself",
+                &[&[(10, 1, 1), (20, 1, 9)], &[(10, 1, 1), (10, 2, 2)]],
+                &[true, false],
+            ),
+            ("older ones may come late", &[&[(10, 1, 1)], &[(10, 4, 4)], &[(10, 3, 3)], &[(10, 4, 4)]], &[true]),
+        ];
+        for (name, requests, told) in rows {
+            let mut memory = ContainerMemory::default();
+            let answers: Vec<_> = requests.iter().map(|request| memory.take(&containers(request))).collect();
+            assert_eq!(answers.last().unwrap(), told, "{name}");
+        }
+    }
+
+    #[test]
+    fn ranges_of_numbers_stay_few() {
+        let mut ranges = Vec::new();
+        for number in [5, 7, 6, 1, 3, 2, 6, u32::MAX] {
+            add_to_ranges(&mut ranges, number);
+        }
+        assert_eq!(ranges, [(1, 3), (5, 7), (u32::MAX, u32::MAX)]);
+        for number in (100..200).step_by(2) {
+            add_to_ranges(&mut ranges, number);
+        }
+        assert_eq!(ranges.len(), RANGES_MAX);
+        assert!(Numbering::Sequenced(ranges).has_seen(4), "gaps that are given up count as seen");
+    }
+}

@@ -1,0 +1,383 @@
+//! Tariff plans: what a unit costs, and when. Versioned documents; a version never changes once written.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::civil;
+use jiff::tz::TimeZone;
+use serde::{Deserialize, Serialize};
+
+use super::ids::{BalanceId, RatingGroup, TariffPlanId};
+use super::money::Amount;
+use super::time::Timestamp;
+use super::units::UnitKind;
+
+/// One version of a plan: a tariff for each rating group that it knows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TariffPlan {
+    pub id: TariffPlanId,
+    pub version: u32,
+    pub currency: Box<str>,
+    /// IANA name of the zone whose calendar decides times of day and months.
+    pub time_zone: Box<str>,
+    pub tariffs: Vec<Tariff>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tariff {
+    pub rating_group: RatingGroup,
+    pub name: Box<str>,
+    pub rule: Rule,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Rule {
+    /// Quota is managed and usage has a price, even if that is zero.
+    #[serde(rename = "m")]
+    Metered(Metered),
+    /// No quota management: `QUOTA_MANAGEMENT_NOT_APPLICABLE`, usage is recorded.
+    #[serde(rename = "f")]
+    Flat,
+    /// `END_USER_SERVICE_DENIED`.
+    #[serde(rename = "b")]
+    Barred,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Metered {
+    pub kind: UnitKind,
+    pub prices: Prices,
+    /// Balances of the same unit that pay one for one, before money.
+    pub allowances: Vec<BalanceId>,
+    /// Granted when the consumer leaves the amount to us.
+    pub default_grant: u64,
+    pub largest_grant: u64,
+    pub validity_secs: Option<u32>,
+    pub holding_secs: Option<u32>,
+    /// Per cent of a grant that remain when the consumer shall report.
+    pub threshold_percent: Option<u8>,
+    pub final_unit: FinalUnit,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Prices {
+    #[serde(rename = "a")]
+    Always(Price),
+    #[serde(rename = "d")]
+    TimeOfDay { windows: Vec<Window>, otherwise: Price },
+    /// Steps over the usage of one calendar month, in order of `up_to`.
+    #[serde(rename = "t")]
+    Tiers { tiers: Vec<Tier>, beyond: Price },
+}
+
+/// `amount` for each started block of `per` units.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Price {
+    /// Never negative.
+    pub amount: Amount,
+    /// Never zero.
+    pub per: u64,
+}
+
+/// A stretch of every day, from the minute `from` up to and not including the minute `to`, counted from midnight;
+/// over midnight when `to` is not after `from`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Window {
+    pub from: u16,
+    pub to: u16,
+    pub price: Price,
+}
+
+/// Holds for the month's units up to and including number `up_to`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tier {
+    pub up_to: u64,
+    pub price: Price,
+}
+
+/// What the consumer shall do when the last grant is used up (TS 32.291 `FinalUnitIndication`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FinalUnit {
+    #[serde(rename = "t")]
+    Terminate,
+    /// `address_type` is `IPV4`, `IPV6`, `URL` or `URI`.
+    #[serde(rename = "r")]
+    Redirect { address_type: Box<str>, address: Box<str> },
+    /// At least one of the lists is not empty.
+    #[serde(rename = "x")]
+    RestrictAccess { filter_rules: Vec<Box<str>>, filter_ids: Vec<Box<str>> },
+}
+
+impl FinalUnit {
+    /// Whether the action makes sense when nothing at all is granted: a portal helps then too.
+    pub fn acts_on_refusal(&self) -> bool {
+        match self {
+            Self::Terminate => false,
+            Self::Redirect { .. } | Self::RestrictAccess { .. } => true,
+        }
+    }
+}
+
+impl Price {
+    /// `ceil(used / per) * amount`; `None` when that is more money than there is.
+    pub fn charge(&self, used: u64) -> Option<Amount> {
+        // Rounding: up, a started block is paid in full.
+        let blocks = used.div_ceil(self.per);
+        Amount::of(i128::from(blocks).checked_mul(i128::from(self.amount.steps()))?)
+    }
+
+    /// What `units` more cost after `used`: so splitting usage never changes the price.
+    pub fn charge_more(&self, used: u64, units: u64) -> Option<Amount> {
+        self.charge(used.checked_add(units)?)?.minus(self.charge(used)?)
+    }
+
+    /// Units that `money` covers after `used`: the rest of the started block, then whole blocks.
+    pub fn coverable(&self, used: u64, money: Amount) -> u64 {
+        let countable = u64::MAX.saturating_sub(used);
+        if self.amount.is_zero() {
+            return countable;
+        }
+        let started = used.checked_rem(self.per).unwrap_or(0);
+        let rest = if started == 0 { 0 } else { self.per.saturating_sub(started) };
+        let blocks = money.as_units().checked_div(self.amount.as_units()).unwrap_or(0);
+        rest.saturating_add(blocks.saturating_mul(self.per)).min(countable)
+    }
+}
+
+impl Window {
+    fn holds(&self, minute: u16) -> bool {
+        if self.from < self.to {
+            (self.from..self.to).contains(&minute)
+        } else {
+            minute >= self.from || minute < self.to
+        }
+    }
+}
+
+/// A plan with its calendar at hand.
+#[derive(Clone, Debug)]
+pub struct PlanInForce {
+    pub plan: TariffPlan,
+    zone: TimeZone,
+}
+
+impl PlanInForce {
+    /// `None` when nobody knows the plan's time zone.
+    pub fn new(plan: TariffPlan) -> Option<Self> {
+        let zone = TimeZone::get(&plan.time_zone).ok()?;
+        Some(Self { plan, zone })
+    }
+
+    pub fn tariff(&self, rating_group: RatingGroup) -> Option<&Tariff> {
+        self.plan.tariffs.iter().find(|tariff| tariff.rating_group == rating_group)
+    }
+
+    pub fn calendar(&self) -> Calendar<'_> {
+        Calendar { zone: &self.zone }
+    }
+}
+
+/// The plan's zone as the rules need it.
+#[derive(Clone, Copy, Debug)]
+pub struct Calendar<'a> {
+    zone: &'a TimeZone,
+}
+
+/// How far back a container is split at changes of the price; older usage counts as used at this distance.
+const SPLIT_DAYS_MAX: i32 = 62;
+
+impl Calendar<'_> {
+    /// Year and month as one number that grows with time.
+    pub fn month(&self, at: Timestamp) -> u32 {
+        let date = at.in_zone(self.zone).date();
+        u32::try_from(i32::from(date.year()).saturating_mul(12).saturating_add(i32::from(date.month()))).unwrap_or(0)
+    }
+
+    /// The first instant of the month after the one that holds `at`.
+    pub fn next_month(&self, at: Timestamp) -> Option<Timestamp> {
+        let first = at.in_zone(self.zone).date().first_of_month().checked_add(jiff::Span::new().months(1)).ok()?;
+        Some(first.to_zoned(self.zone.clone()).ok()?.timestamp().into())
+    }
+
+    /// The price of a time-of-day tariff at an instant.
+    pub fn price_at(&self, windows: &[Window], otherwise: Price, at: Timestamp) -> Price {
+        let time = at.in_zone(self.zone).time();
+        let minute = i32::from(time.hour()).saturating_mul(60).saturating_add(i32::from(time.minute()));
+        let minute = u16::try_from(minute).unwrap_or(0);
+        windows.iter().find(|window| window.holds(minute)).map_or(otherwise, |window| window.price)
+    }
+
+    /// The next instant after `at` from which the price is another one.
+    pub fn next_change(&self, windows: &[Window], otherwise: Price, at: Timestamp) -> Option<Timestamp> {
+        let before = self.price_at(windows, otherwise, at);
+        // Two days on cover a boundary that a change of the clocks swallows today.
+        self.boundaries(windows, at.in_zone(self.zone).date(), 2)
+            .into_iter()
+            .find(|boundary| *boundary > at && self.price_at(windows, otherwise, *boundary) != before)
+    }
+
+    /// The stretches of `start..end` that have one price each, with their lengths in milliseconds.
+    pub fn stretches(
+        &self,
+        windows: &[Window],
+        otherwise: Price,
+        start: Timestamp,
+        end: Timestamp,
+    ) -> Vec<(Price, u64)> {
+        let last = end.in_zone(self.zone).date();
+        let oldest = last.checked_sub(jiff::Span::new().days(SPLIT_DAYS_MAX)).unwrap_or(last);
+        let first = start.in_zone(self.zone).date().max(oldest);
+        let days = last.since(first).map_or(0, |span| span.get_days());
+        let mut from = start;
+        let mut stretches: Vec<(Price, u64)> = Vec::new();
+        let inner = self.boundaries(windows, first, days).into_iter().filter(|at| *at > start && *at < end);
+        for to in inner.chain([end]) {
+            let price = self.price_at(windows, otherwise, from);
+            let millis = to.since(from).millis().unsigned_abs();
+            match stretches.last_mut() {
+                Some((same, length)) if *same == price => *length = length.saturating_add(millis),
+                _ => stretches.push((price, millis)),
+            }
+            from = to;
+        }
+        stretches
+    }
+
+    /// The instants at which some window opens or closes, from the day `first` and `days` more, in order.
+    fn boundaries(&self, windows: &[Window], first: civil::Date, days: i32) -> Vec<Timestamp> {
+        let mut minutes: Vec<u16> = windows.iter().flat_map(|window| [window.from, window.to]).collect();
+        minutes.sort_unstable();
+        minutes.dedup();
+        let mut found = Vec::new();
+        for day in 0..=days {
+            let Ok(date) = first.checked_add(jiff::Span::new().days(day)) else { break };
+            for minute in &minutes {
+                let hour = i8::try_from(minute / 60).unwrap_or(0);
+                let rest = i8::try_from(minute % 60).unwrap_or(0);
+                // 24:00 is the next day's midnight.
+                let at = if hour >= 24 {
+                    date.tomorrow().ok().and_then(|next| next.to_zoned(self.zone.clone()).ok())
+                } else {
+                    date.at(hour, rest, 0, 0).to_zoned(self.zone.clone()).ok()
+                };
+                if let Some(at) = at {
+                    found.push(Timestamp::from(at.timestamp()));
+                }
+            }
+        }
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+}
+
+/// All plans an instance knows: the newest version of each, and older versions that sessions still rate with.
+#[derive(Clone, Debug, Default)]
+pub struct Catalog {
+    newest: BTreeMap<TariffPlanId, Arc<PlanInForce>>,
+    versions: BTreeMap<(TariffPlanId, u32), Arc<PlanInForce>>,
+}
+
+impl Catalog {
+    pub fn add(&mut self, plan: PlanInForce) {
+        let plan = Arc::new(plan);
+        self.versions.insert((plan.plan.id.clone(), plan.plan.version), Arc::clone(&plan));
+        let newest = self.newest.entry(plan.plan.id.clone()).or_insert_with(|| Arc::clone(&plan));
+        if newest.plan.version < plan.plan.version {
+            *newest = plan;
+        }
+    }
+
+    pub fn newest(&self, id: &TariffPlanId) -> Option<&Arc<PlanInForce>> {
+        self.newest.get(id)
+    }
+
+    pub fn version(&self, id: &TariffPlanId, version: u32) -> Option<&Arc<PlanInForce>> {
+        self.versions.get(&(id.clone(), version))
+    }
+
+    pub fn all_newest(&self) -> impl Iterator<Item = &Arc<PlanInForce>> {
+        self.newest.values()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: Price = Price { amount: Amount::new(20_000), per: 1_048_576 };
+    const NIGHT: Price = Price { amount: Amount::new(5_000), per: 1_048_576 };
+
+    fn windows() -> Vec<Window> {
+        vec![Window { from: 480, to: 1200, price: DAY }]
+    }
+
+    fn at(text: &str) -> Timestamp {
+        text.parse::<jiff::Timestamp>().unwrap().into()
+    }
+
+    #[test]
+    fn a_charge_counts_started_blocks() {
+        let price = Price { amount: Amount::new(10_000), per: 1_048_576 };
+        for (used, charge) in [
+            (0, Some(0)),
+            (1, Some(10_000)),
+            (1_048_576, Some(10_000)),
+            (1_048_577, Some(20_000)),
+            (u64::MAX, Some(175_921_860_444_160_000)),
+        ] {
+            assert_eq!(price.charge(used).map(Amount::steps), charge, "{used}");
+        }
+        assert_eq!(Price { amount: Amount::new(i64::MAX), per: 1 }.charge(2), None);
+    }
+
+    #[test]
+    fn coverable_is_the_rest_of_the_block_and_whole_blocks() {
+        let price = Price { amount: Amount::new(10), per: 100 };
+        for (used, money, units) in
+            [(0, 0, 0), (0, 9, 0), (0, 10, 100), (0, 29, 200), (30, 0, 70), (30, 10, 170), (100, -5, 0)]
+        {
+            assert_eq!(price.coverable(used, Amount::new(money)), units, "{used} {money}");
+        }
+        assert_eq!(Price { amount: Amount::ZERO, per: 1 }.coverable(5, Amount::ZERO), u64::MAX - 5);
+    }
+
+    #[test]
+    fn the_price_changes_with_the_local_clock() {
+        let zone = TimeZone::get("Europe/Brussels").unwrap();
+        let calendar = Calendar { zone: &zone };
+        for (instant, price, change) in [
+            ("2026-01-15T06:59:59Z", NIGHT, "2026-01-15T07:00:00Z"),
+            ("2026-01-15T07:00:00Z", DAY, "2026-01-15T19:00:00Z"),
+            ("2026-01-15T19:00:00Z", NIGHT, "2026-01-16T07:00:00Z"),
+            ("2026-07-15T06:00:00Z", DAY, "2026-07-15T18:00:00Z"),
+            // The night in which the clocks go forward.
+            ("2026-03-28T20:00:00Z", NIGHT, "2026-03-29T06:00:00Z"),
+        ] {
+            assert_eq!(calendar.price_at(&windows(), NIGHT, at(instant)), price, "{instant}");
+            assert_eq!(calendar.next_change(&windows(), NIGHT, at(instant)), Some(at(change)), "{instant}");
+        }
+    }
+
+    #[test]
+    fn a_stretch_of_usage_is_cut_where_the_price_changes() {
+        let zone = TimeZone::get("Europe/Brussels").unwrap();
+        let calendar = Calendar { zone: &zone };
+        let cut = |from, to| calendar.stretches(&windows(), NIGHT, at(from), at(to));
+        let hour = 3_600_000;
+        assert_eq!(cut("2026-01-15T06:00:00Z", "2026-01-15T09:00:00Z"), [(NIGHT, hour), (DAY, 2 * hour)]);
+        assert_eq!(cut("2026-01-15T06:00:00Z", "2026-01-15T07:00:00Z"), [(NIGHT, hour)]);
+        assert_eq!(
+            cut("2026-01-15T06:00:00Z", "2026-01-16T08:00:00Z"),
+            [(NIGHT, hour), (DAY, 12 * hour), (NIGHT, 12 * hour), (DAY, hour)]
+        );
+    }
+
+    #[test]
+    fn months_follow_the_plans_calendar() {
+        let zone = TimeZone::get("Europe/Brussels").unwrap();
+        let calendar = Calendar { zone: &zone };
+        assert_ne!(calendar.month(at("2026-10-31T22:59:59Z")), calendar.month(at("2026-10-31T23:00:00Z")));
+        assert_eq!(calendar.next_month(at("2026-11-24T12:00:00Z")), Some(at("2026-11-30T23:00:00Z")));
+    }
+}
