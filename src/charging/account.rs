@@ -50,8 +50,8 @@ pub struct Reservation {
     pub amount: Amount,
 }
 
-/// Counters of months that lie further back are dropped.
-const MONTHS_KEPT: u32 = 3;
+/// Months counted for one tariff at a time: usage is reported late, but not a year.
+const MONTHS_KEPT: usize = 12;
 
 /// The balance that every account starts with, and the custom name for money.
 pub const MAIN_BALANCE: &str = "main";
@@ -71,6 +71,17 @@ impl Account {
             expires_at: None,
         };
         Self { id, currency: currency.into(), credit_limit, balances: vec![main], counters: Vec::new() }
+    }
+
+    /// Stands in where nobody pays; never stored.
+    pub fn nobody() -> Self {
+        Self {
+            id: AccountId::new(""),
+            currency: "".into(),
+            credit_limit: Amount::ZERO,
+            balances: Vec::new(),
+            counters: Vec::new(),
+        }
     }
 
     /// Money that a new grant may reserve: amounts plus credit limit minus reservations; negative after over-use.
@@ -240,25 +251,28 @@ impl Account {
         Some(Move::merged(moves))
     }
 
-    /// The counter of a month, created when there is none; old months are forgotten.
-    pub fn counter_mut(&mut self, plan: &TariffPlanId, rating_group: RatingGroup, month: u32) -> &mut Counter {
-        let is_it =
-            |counter: &Counter| counter.plan == *plan && counter.rating_group == rating_group && counter.month == month;
-        let at = self.counters.iter().position(is_it).unwrap_or_else(|| {
-            let newest = self.counters.iter().map(|counter| counter.month).max().unwrap_or(month).max(month);
-            self.counters.retain(|counter| counter.month.saturating_add(MONTHS_KEPT) > newest);
-            self.counters.push(Counter { plan: plan.clone(), rating_group, month, used: 0 });
-            self.counters.len().saturating_sub(1)
-        });
-        &mut self.counters[at]
+    /// Counts usage of a tiered tariff in a month; the month that was counted first is forgotten when there are many.
+    pub fn count(&mut self, plan: &TariffPlanId, rating_group: RatingGroup, month: u32, units: u64) {
+        let is_of_tariff = |counter: &Counter| counter.plan == *plan && counter.rating_group == rating_group;
+        let known = self.counters.iter_mut().find(|counter| is_of_tariff(counter) && counter.month == month);
+        if let Some(counter) = known {
+            counter.used = counter.used.saturating_add(units);
+            return;
+        }
+        if self.counters.iter().filter(|counter| is_of_tariff(counter)).count() >= MONTHS_KEPT
+            && let Some(first) = self.counters.iter().position(is_of_tariff)
+        {
+            self.counters.remove(first);
+        }
+        self.counters.push(Counter { plan: plan.clone(), rating_group, month, used: units });
     }
 
     /// Units of a tiered tariff already used in a month.
     pub fn counted(&self, plan: &TariffPlanId, rating_group: RatingGroup, month: u32) -> u64 {
-        self.counters
-            .iter()
-            .find(|counter| counter.plan == *plan && counter.rating_group == rating_group && counter.month == month)
-            .map_or(0, |counter| counter.used)
+        let is_it = |counter: &&Counter| {
+            counter.plan == *plan && counter.rating_group == rating_group && counter.month == month
+        };
+        self.counters.iter().find(is_it).map_or(0, |counter| counter.used)
     }
 }
 

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ids::{AccountId, BalanceId, ChargingDataRef, RatingGroup, SubscriberId, TariffPlanId};
 use super::money::{Amount, BalanceUnit};
-use super::session::{ChargingSession, Consumer};
+use super::session::{ChargingSession, Consumer, Service};
 use super::tariff::FinalUnit;
 use super::time::Timestamp;
 use super::units::Units;
@@ -49,7 +49,7 @@ impl Fingerprint {
 }
 
 /// The place of a quota in a session: the SMF meters each combination on its own (TS 32.255 5.2.1).
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct QuotaKey {
     pub rating_group: RatingGroup,
     pub upf: Option<Box<str>>,
@@ -83,6 +83,21 @@ pub struct Container {
 }
 
 impl Container {
+    /// Nothing but units.
+    pub fn of_units(units: Units) -> Self {
+        Self {
+            local_sequence_number: 0,
+            indicator: None,
+            units,
+            triggers: Vec::new(),
+            closed_at: None,
+            first_usage: None,
+            last_usage: None,
+            service_id: None,
+            others: Vec::new(),
+        }
+    }
+
     pub fn has_trigger(&self, name: &str) -> bool {
         self.triggers.iter().any(|trigger| trigger.is(name))
     }
@@ -94,6 +109,8 @@ pub struct Block {
     pub name: Box<str>,
     /// JSON text.
     pub json: Box<str>,
+    /// Of the content, whatever its spelling.
+    pub hash: u64,
 }
 
 /// `quotaManagementIndicator`. An unknown value is kept and read as if there were none.
@@ -131,6 +148,8 @@ pub enum OneTime {
     Immediate,
     /// After delivery: the used units are debited whatever is left.
     Post,
+    /// Flagged as an event without saying which: what it names tells.
+    Untyped,
 }
 
 /// Who is charged, as provisioned.
@@ -152,25 +171,17 @@ pub struct Subscriber {
 pub struct Create {
     pub invocation: Invocation,
     pub one_time: Option<OneTime>,
-    /// `None` for a request that names no subscriber (emergency, tenants): recorded, never charged.
+    pub service: Service,
+    /// `None` for a request that names nobody who is provisioned (emergency, tenants): recorded, never charged.
     pub subscriber: Option<Subscriber>,
-    /// The account's id for the record, made up by the caller where there is no subscriber.
-    pub account: AccountId,
-    /// Fresh: no session has it.
+    /// Made from what identifies the request, so a copy of it has the same one.
     pub reference: ChargingDataRef,
-    pub keys: CreateKeys,
-    /// What the index entries of `keys` lead to.
+    /// The session that is there under `reference`: this request is a copy of the one that opened it.
     pub repeated: Option<ChargingSession>,
-    pub same_pdu_session: Option<ChargingSession>,
-}
-
-/// Index keys that make a Create idempotent; opaque here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CreateKeys {
-    /// An exact copy of the request, or its idempotency key.
-    pub copy: u128,
-    /// Consumer, subscriber and PDU session.
+    /// Index key of consumer, subscriber and PDU session; opaque here. `None` without a PDU session.
     pub pdu_session: Option<u128>,
+    /// The session that `pdu_session` led to.
+    pub same_pdu_session: Option<ChargingSession>,
 }
 
 /// A top-up.
@@ -190,13 +201,5 @@ impl Block {
     /// Whether the member is one of the blocks that describe a service (`sMSChargingInformation` and the like).
     pub fn describes_a_service(&self) -> bool {
         self.name.ends_with("Information") || self.name.ends_with("Information'")
-    }
-
-    /// A hash of the text. Stored, so its key is fixed.
-    pub fn hash(&self) -> u64 {
-        use std::hash::Hasher;
-        let mut hasher = siphasher::sip::SipHasher13::new();
-        hasher.write(self.json.as_bytes());
-        hasher.finish()
     }
 }

@@ -14,22 +14,30 @@ use super::units::Units;
 #[derive(Clone, Debug)]
 pub struct Decision {
     pub answer: Answer,
-    /// The session that the answer speaks of.
-    pub reference: ChargingDataRef,
+    /// The answer was given before and nothing changes; the session that it speaks of.
+    pub replayed: Option<Box<ChargingSession>>,
     /// `None` leaves the account as it is.
     pub account: Option<Account>,
+    /// The first is the one that the answer speaks of.
     pub sessions: Vec<SessionChange>,
     pub outbox: Vec<Outgoing>,
     pub index: Vec<IndexChange>,
-    /// The answer was given before; nothing changes.
-    pub replayed: bool,
+}
+
+impl Decision {
+    /// The session that the answer speaks of, as it is after the decision.
+    pub fn session(&self) -> &ChargingSession {
+        let changed = self.sessions.first().map(|change| &change.session);
+        self.replayed.as_deref().or(changed).expect("a decision replays an answer or changes a session")
+    }
 }
 
 /// A session as it shall be stored, and the journal entry that tells how it came to that.
 #[derive(Clone, Debug)]
 pub struct SessionChange {
     pub session: ChargingSession,
-    pub entry: Entry,
+    /// `None` for what leaves no record, such as an event that was refused.
+    pub entry: Option<Entry>,
     pub timer: Timer,
     pub listing: Listed,
     pub lives_for: Span,
@@ -125,9 +133,26 @@ pub enum ResultCode {
     QuotaLimitReached,
     #[serde(rename = "f")]
     RatingFailed,
+    /// The tariff does not sell the service at this time of day.
+    #[serde(rename = "r")]
+    EndUserServiceRejected,
+    /// As success, where the rating group was told before that quota is not managed.
+    #[serde(rename = "m")]
+    QuotaManagement,
 }
 
 impl ResultCode {
+    /// The consumer may provide the service.
+    pub const fn allows_use(self) -> bool {
+        match self {
+            Self::Success | Self::QuotaManagement | Self::QuotaManagementNotApplicable => true,
+            Self::EndUserServiceDenied
+            | Self::QuotaLimitReached
+            | Self::RatingFailed
+            | Self::EndUserServiceRejected => false,
+        }
+    }
+
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Success => "SUCCESS",
@@ -135,6 +160,8 @@ impl ResultCode {
             Self::QuotaManagementNotApplicable => "QUOTA_MANAGEMENT_NOT_APPLICABLE",
             Self::QuotaLimitReached => "QUOTA_LIMIT_REACHED",
             Self::RatingFailed => "RATING_FAILED",
+            Self::EndUserServiceRejected => "END_USER_SERVICE_REJECTED",
+            Self::QuotaManagement => "QUOTA_MANAGEMENT",
         }
     }
 }
@@ -148,6 +175,10 @@ pub enum Rejection {
     EndUserRequestDenied,
     /// Nothing in the request can be charged.
     NothingToCharge,
+    /// The subscriber's account does not exist.
+    NoAccount,
+    /// The plan says that nothing in the request is subject to charging at all.
+    ChargingNotApplicable,
     /// The request names another subscriber than the session's.
     SubscriberChanged,
     /// No such session.

@@ -4,11 +4,11 @@
 use serde::{Deserialize, Serialize};
 
 use super::account::Balance;
-use super::command::{Block, Container, QuotaKey};
+use super::command::{Block, Container, QuotaKey, Trigger};
 use super::decision::Answer;
 use super::ids::{AccountId, BalanceId, RatingGroup, SubscriberId, TariffPlanId};
 use super::money::{Amount, BalanceUnit};
-use super::session::{ClosingCause, Consumer};
+use super::session::{ClosingCause, Consumer, Service};
 use super::time::Timestamp;
 
 /// What one commit did.
@@ -48,6 +48,7 @@ pub struct Header {
     pub account: Option<AccountId>,
     pub plan: Option<TariffPlanId>,
     pub consumer: Consumer,
+    pub service: Service,
     pub one_time: bool,
 }
 
@@ -57,6 +58,8 @@ pub struct Invoked {
     pub number: u32,
     /// The consumer's own time stamp, as it was written.
     pub timestamp: Box<str>,
+    /// Of the session, as the request gave them.
+    pub triggers: Vec<Trigger>,
     pub usage: Vec<Reported>,
     /// Members of the request that are new or changed since the session's last entry, verbatim.
     pub blocks: Vec<Block>,

@@ -13,15 +13,19 @@
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects, clippy::unwrap_used))]
 
 pub mod account;
+pub mod cdr;
 pub mod command;
 pub mod decide;
 pub mod decision;
+mod grant;
 pub mod ids;
 pub mod journal;
 pub mod money;
+pub mod operator;
 pub mod rating;
 pub mod replay;
 pub mod session;
+mod settle;
 pub mod tariff;
 pub mod time;
 pub mod units;

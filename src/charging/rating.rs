@@ -2,7 +2,7 @@
 
 use super::account::{Account, Reservation};
 use super::ids::{RatingGroup, TariffPlanId};
-use super::journal::{Move, MoveKind};
+use super::journal::Move;
 use super::money::Amount;
 use super::session::ChargingSession;
 use super::tariff::{Calendar, Metered, PlanInForce, Price, Prices};
@@ -113,8 +113,7 @@ impl<'a> Rated<'a> {
             session.meter(self.rating_group, segment.price, segment.units);
         }
         if matches!(self.tariff.prices, Prices::Tiers { .. }) && left > 0 {
-            let counter = account.counter_mut(self.plan_id(), self.rating_group, month);
-            counter.used = counter.used.saturating_add(left);
+            account.count(self.plan_id(), self.rating_group, month, left);
         }
         Ok((charged, moves))
     }
@@ -232,14 +231,16 @@ impl<'a> Rated<'a> {
         Ok(Some((moves, after.take(block).units < block)))
     }
 
-    /// The tariff's validity, cut short where an allowance expires or the month's tiers start again.
+    /// The tariff's validity, cut short where an allowance expires, the month's tiers start again, or the service is
+    /// no longer sold.
     fn validity(&self, now: Timestamp, in_kind: &[(usize, u64)], account: &Account) -> Option<u32> {
         let expiries = in_kind.iter().filter_map(|(at, _)| account.balances.get(*at)?.expires_at);
         let reset = match &self.tariff.prices {
             Prices::Tiers { .. } => self.calendar().next_month(now),
             Prices::Always(_) | Prices::TimeOfDay { .. } => None,
         };
-        let soonest = expiries.chain(reset).map(|at| at.since(now).secs()).min();
+        let end_of_sale = self.calendar().end_of_sale(&self.tariff.sold, now);
+        let soonest = expiries.chain(reset).chain(end_of_sale).map(|at| at.since(now).secs()).min();
         let soonest = soonest.map(|secs| u32::try_from(secs).unwrap_or(u32::MAX));
         // Zero would disarm the timer instead of ending the grant at once.
         self.tariff.validity_secs.into_iter().chain(soonest).min().map(|secs| secs.max(1))
@@ -396,9 +397,4 @@ impl Step {
         }
         (units, cost)
     }
-}
-
-/// A reservation that time has ended counts as expired, not as released.
-pub fn release_kind(expired: bool) -> MoveKind {
-    if expired { MoveKind::Expire } else { MoveKind::Release }
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::account::Reservation;
-use super::command::{Fingerprint, Indicator, QuotaKey};
+use super::command::{Block, Fingerprint, Indicator, QuotaKey};
 use super::decision::{Answer, ResultCode};
 use super::ids::{AccountId, ChargingDataRef, RatingGroup, SubscriberId, TariffPlanId};
 use super::money::Amount;
@@ -16,10 +16,9 @@ use super::units::UnitKind;
 pub struct ChargingSession {
     pub reference: ChargingDataRef,
     pub state: SessionState,
+    pub service: Service,
     /// `None` when nobody is charged: usage is only recorded.
     pub payer: Option<Payer>,
-    /// Whose account record the session is filed under.
-    pub account: AccountId,
     pub consumer: Consumer,
     pub notify_uri: Option<Box<str>>,
     /// Negotiated features as a bit mask, feature 1 lowest.
@@ -41,6 +40,16 @@ pub struct ChargingSession {
     pub timer_at: Option<Timestamp>,
     /// Index key of consumer, subscriber and PDU session, as two halves.
     pub pdu_session_key: Option<(u64, u64)>,
+}
+
+/// Which of the two charging services the session was opened through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Service {
+    #[serde(rename = "c")]
+    Converged,
+    /// Nchf_OfflineOnlyCharging (TS 32.291 6.2): usage is recorded, no quota is managed, no money moves.
+    #[serde(rename = "o")]
+    OfflineOnly,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,6 +85,7 @@ pub struct Payer {
     pub subscriber: SubscriberId,
     /// What the Create called the subscriber, where that is not the provisioned identifier.
     pub named: Option<SubscriberId>,
+    pub account: AccountId,
     pub plan: TariffPlanId,
     /// The version of the last grant: rates usage that no grant covers.
     pub plan_version: u32,
@@ -234,6 +244,17 @@ impl ChargingSession {
         })
     }
 
+    /// Takes note of a block; answers whether it is new or has changed.
+    pub fn notes_change(&mut self, block: &Block) -> bool {
+        match self.blocks.iter_mut().find(|(name, _)| *name == block.name) {
+            Some((_, known)) => std::mem::replace(known, block.hash) != block.hash,
+            None => {
+                self.blocks.push((block.name.clone(), block.hash));
+                true
+            }
+        }
+    }
+
     /// Usage so far at a price.
     pub fn metered(&self, rating_group: RatingGroup, price: Price) -> u64 {
         self.meters
@@ -259,9 +280,18 @@ impl ChargingSession {
         Some(expiry.into_iter().fold(self.updated_at.after(supervision), Timestamp::min))
     }
 
-    /// A quota holds a grant for this key.
-    pub fn holds_grant(&self, key: &QuotaKey) -> bool {
-        self.quotas.iter().any(|quota| quota.key == *key && quota.grant.is_some())
+    /// Some quota of the rating group holds a grant.
+    pub fn holds_grant(&self, rating_group: RatingGroup) -> bool {
+        self.quotas.iter().any(|quota| quota.key.rating_group == rating_group && quota.grant.is_some())
+    }
+
+    /// The versions of the payer's plan that a decision over this session may ask for.
+    pub fn plan_versions(&self) -> impl Iterator<Item = (&TariffPlanId, u32)> {
+        let grants = || self.quotas.iter().filter_map(|quota| quota.grant.as_ref());
+        self.payer.iter().flat_map(move |payer| {
+            let versions = grants().map(|grant| grant.plan_version).chain([payer.plan_version]);
+            versions.map(|version| (&payer.plan, version))
+        })
     }
 }
 
@@ -320,11 +350,16 @@ fn join(ranges: &mut Vec<(u32, u32)>, at: usize) {
 }
 
 impl ContainerMemory {
-    /// Takes the containers of one request and says which were there before. They count as repeated only where the
+    /// Which containers were seen before.
+    pub fn known(&self, containers: &[SeenContainer]) -> Vec<bool> {
+        containers.iter().map(|one| self.seen.contains(one)).collect()
+    }
+
+    /// Takes the containers of one request, in the order of their numbers, and says which were there before. They count as repeated only where the
     /// consumer's numbers grow: one that always sends the same number may well report the same usage twice and
     /// mean it.
     pub fn take(&mut self, containers: &[SeenContainer]) -> Vec<bool> {
-        let known: Vec<bool> = containers.iter().map(|one| self.seen.contains(one)).collect();
+        let known = self.known(containers);
         for one in containers {
             let before = self.seen.iter().filter(|seen| seen.rating_group == one.rating_group);
             self.grows |= before.map(|seen| seen.number).max().is_some_and(|largest| one.number > largest);

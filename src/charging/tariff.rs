@@ -41,6 +41,9 @@ pub enum Rule {
     /// `END_USER_SERVICE_DENIED`.
     #[serde(rename = "b")]
     Barred,
+    /// Not subject to charging at all: a Create that names nothing else is told so, `CHARGING_NOT_APPLICABLE`.
+    #[serde(rename = "n")]
+    NotCharged,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +60,8 @@ pub struct Metered {
     /// Per cent of a grant that remain when the consumer shall report.
     pub threshold_percent: Option<u8>,
     pub final_unit: FinalUnit,
+    /// When quota is granted at all, `END_USER_SERVICE_REJECTED` otherwise; always when empty.
+    pub sold: Vec<Hours>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,9 +87,15 @@ pub struct Price {
 /// A stretch of every day, from the minute `from` up to and not including the minute `to`, counted from midnight;
 /// over midnight when `to` is not after `from`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Window {
+pub struct Hours {
     pub from: u16,
     pub to: u16,
+}
+
+/// A price for some hours of the day.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Window {
+    pub hours: Hours,
     pub price: Price,
 }
 
@@ -144,8 +155,8 @@ impl Price {
     }
 }
 
-impl Window {
-    fn holds(&self, minute: u16) -> bool {
+impl Hours {
+    fn hold(&self, minute: u16) -> bool {
         if self.from < self.to {
             (self.from..self.to).contains(&minute)
         } else {
@@ -199,19 +210,35 @@ impl Calendar<'_> {
         Some(first.to_zoned(self.zone.clone()).ok()?.timestamp().into())
     }
 
-    /// The price of a time-of-day tariff at an instant.
-    pub fn price_at(&self, windows: &[Window], otherwise: Price, at: Timestamp) -> Price {
+    /// Minutes since midnight.
+    fn minute(&self, at: Timestamp) -> u16 {
         let time = at.in_zone(self.zone).time();
         let minute = i32::from(time.hour()).saturating_mul(60).saturating_add(i32::from(time.minute()));
-        let minute = u16::try_from(minute).unwrap_or(0);
-        windows.iter().find(|window| window.holds(minute)).map_or(otherwise, |window| window.price)
+        u16::try_from(minute).unwrap_or(0)
+    }
+
+    /// Whether a service that is sold in these hours only is sold now.
+    pub fn is_sold(&self, hours: &[Hours], now: Timestamp) -> bool {
+        hours.is_empty() || hours.iter().any(|hours| hours.hold(self.minute(now)))
+    }
+
+    /// When a service that is sold now stops being sold.
+    pub fn end_of_sale(&self, hours: &[Hours], now: Timestamp) -> Option<Timestamp> {
+        let boundaries = self.boundaries(hours.iter().copied(), now.in_zone(self.zone).date(), 2);
+        boundaries.into_iter().find(|boundary| *boundary > now && !self.is_sold(hours, *boundary))
+    }
+
+    /// The price of a time-of-day tariff at an instant.
+    pub fn price_at(&self, windows: &[Window], otherwise: Price, at: Timestamp) -> Price {
+        let minute = self.minute(at);
+        windows.iter().find(|window| window.hours.hold(minute)).map_or(otherwise, |window| window.price)
     }
 
     /// The next instant after `at` from which the price is another one.
     pub fn next_change(&self, windows: &[Window], otherwise: Price, at: Timestamp) -> Option<Timestamp> {
         let before = self.price_at(windows, otherwise, at);
         // Two days on cover a boundary that a change of the clocks swallows today.
-        self.boundaries(windows, at.in_zone(self.zone).date(), 2)
+        self.boundaries(hours(windows), at.in_zone(self.zone).date(), 2)
             .into_iter()
             .find(|boundary| *boundary > at && self.price_at(windows, otherwise, *boundary) != before)
     }
@@ -230,7 +257,7 @@ impl Calendar<'_> {
         let days = last.since(first).map_or(0, |span| span.get_days());
         let mut from = start;
         let mut stretches: Vec<(Price, u64)> = Vec::new();
-        let inner = self.boundaries(windows, first, days).into_iter().filter(|at| *at > start && *at < end);
+        let inner = self.boundaries(hours(windows), first, days).into_iter().filter(|at| *at > start && *at < end);
         for to in inner.chain([end]) {
             let price = self.price_at(windows, otherwise, from);
             let millis = to.since(from).millis().unsigned_abs();
@@ -243,9 +270,9 @@ impl Calendar<'_> {
         stretches
     }
 
-    /// The instants at which some window opens or closes, from the day `first` and `days` more, in order.
-    fn boundaries(&self, windows: &[Window], first: civil::Date, days: i32) -> Vec<Timestamp> {
-        let mut minutes: Vec<u16> = windows.iter().flat_map(|window| [window.from, window.to]).collect();
+    /// The instants at which some of the hours start or end, from the day `first` and `days` more, in order.
+    fn boundaries(&self, hours: impl Iterator<Item = Hours>, first: civil::Date, days: i32) -> Vec<Timestamp> {
+        let mut minutes: Vec<u16> = hours.flat_map(|hours| [hours.from, hours.to]).collect();
         minutes.sort_unstable();
         minutes.dedup();
         let mut found = Vec::new();
@@ -269,6 +296,10 @@ impl Calendar<'_> {
         found.dedup();
         found
     }
+}
+
+fn hours(windows: &[Window]) -> impl Iterator<Item = Hours> {
+    windows.iter().map(|window| window.hours)
 }
 
 /// All plans an instance knows: the newest version of each, and older versions that sessions still rate with.
@@ -309,7 +340,7 @@ mod tests {
     const NIGHT: Price = Price { amount: Amount::new(5_000), per: 1_048_576 };
 
     fn windows() -> Vec<Window> {
-        vec![Window { from: 480, to: 1200, price: DAY }]
+        vec![Window { hours: Hours { from: 480, to: 1200 }, price: DAY }]
     }
 
     fn at(text: &str) -> Timestamp {
