@@ -32,6 +32,8 @@ pub struct Cdr {
 pub struct QuotaUsage {
     pub key: QuotaKey,
     pub containers: Vec<Container>,
+    /// The item's other members, as they were last.
+    pub others: Vec<Block>,
 }
 
 /// TS 32.298 `CauseForRecClosing`, those that happen here.
@@ -123,9 +125,15 @@ impl Open {
             let is_new = |at: usize| reported.repeated.iter().all(|repeated| usize::from(*repeated) != at);
             let fresh =
                 (reported.containers.iter().enumerate()).filter(|(at, _)| is_new(*at)).map(|(_, one)| one.clone());
+            let others = reported.others.clone();
             match self.usage.iter_mut().find(|usage| usage.key == reported.key) {
-                Some(usage) => usage.containers.extend(fresh),
-                None => self.usage.push(QuotaUsage { key: reported.key.clone(), containers: fresh.collect() }),
+                Some(usage) => {
+                    usage.containers.extend(fresh);
+                    usage.others = others;
+                }
+                None => {
+                    self.usage.push(QuotaUsage { key: reported.key.clone(), containers: fresh.collect(), others });
+                }
             }
         }
     }

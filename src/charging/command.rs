@@ -65,6 +65,8 @@ pub struct UnitUsage {
     /// Present when quota management is wanted, whatever it names.
     pub requested: Option<Units>,
     pub containers: Vec<Container>,
+    /// All other members, verbatim.
+    pub others: Vec<Block>,
 }
 
 /// One item of `usedUnitContainer`: usage since the one before.
@@ -130,9 +132,30 @@ pub enum Indicator {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trigger {
     pub name: Option<Box<str>>,
-    pub immediate: bool,
+    pub category: TriggerCategory,
     /// Limits and other members beside the type, verbatim.
     pub others: Vec<Block>,
+}
+
+/// `triggerCategory`; the enumeration is open.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TriggerCategory {
+    #[serde(rename = "i")]
+    Immediate,
+    #[serde(rename = "d")]
+    Deferred,
+    #[serde(rename = "x")]
+    Other(Box<str>),
+}
+
+impl TriggerCategory {
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Immediate => "IMMEDIATE_REPORT",
+            Self::Deferred => "DEFERRED_REPORT",
+            Self::Other(text) => text,
+        }
+    }
 }
 
 impl Trigger {
@@ -168,8 +191,8 @@ pub struct Subscriber {
 
 /// Opens a session, or charges a one-time event.
 #[derive(Clone, Debug)]
-pub struct Create {
-    pub invocation: Invocation,
+pub struct Create<'a> {
+    pub invocation: &'a Invocation,
     pub one_time: Option<OneTime>,
     pub service: Service,
     /// `None` for a request that names nobody who is provisioned (emergency, tenants): recorded, never charged.

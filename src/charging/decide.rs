@@ -48,10 +48,10 @@ pub struct Rules {
 }
 
 /// A charging request, with the session it speaks of.
-pub enum Command {
-    Create(Box<Create>),
-    Update(Box<ChargingSession>, Box<Invocation>),
-    Release(Box<ChargingSession>, Box<Invocation>),
+pub enum Command<'a> {
+    Create(Box<Create<'a>>),
+    Update(Box<ChargingSession>, &'a Invocation),
+    Release(Box<ChargingSession>, &'a Invocation),
 }
 
 /// Decides one charging request. `account` is the payer's, as read together with the session.
@@ -59,37 +59,42 @@ pub enum Command {
 /// # Errors
 ///
 /// A `Rejection` refuses the whole request; nothing is to be written then.
-pub fn decide(context: &Context<'_>, account: Option<Account>, command: Command) -> Result<Decision, Rejection> {
+pub fn decide(context: &Context<'_>, account: Option<Account>, command: Command<'_>) -> Result<Decision, Rejection> {
     match command {
         Command::Create(create) => open(context, account, *create),
-        Command::Update(session, invocation) => update(context, account, *session, *invocation),
-        Command::Release(session, invocation) => release(context, account, *session, *invocation),
+        Command::Update(session, invocation) => update(context, account, *session, invocation),
+        Command::Release(session, invocation) => release(context, account, *session, invocation),
     }
 }
 
-fn open(context: &Context<'_>, account: Option<Account>, create: Create) -> Result<Decision, Rejection> {
-    let Create { mut invocation, service, subscriber, reference, .. } = create;
+fn open(context: &Context<'_>, account: Option<Account>, create: Create<'_>) -> Result<Decision, Rejection> {
+    let Create { invocation, service, subscriber, reference, .. } = create;
     if let Some(session) = create.repeated {
-        return first_answer(&session, &invocation);
+        return first_answer(&session, invocation);
     }
     let superseded = create.same_pdu_session.filter(|session| !session.is_closed());
     if let Some(session) = &superseded
-        && is_unused_copy(session, &invocation)
+        && is_unused_copy(session, invocation)
     {
-        return first_answer(session, &invocation);
+        return first_answer(session, invocation);
     }
     if subscriber.as_ref().is_some_and(|subscriber| subscriber.blocked) {
         return Err(Rejection::EndUserRequestDenied);
     }
-    let one_time = kind_of_event(&invocation, create.one_time)?;
-    if subscriber.as_ref().is_some_and(|subscriber| is_free_of_charging(context, subscriber, &invocation)) {
+    let one_time = kind_of_event(invocation, create.one_time)?;
+    if subscriber.as_ref().is_some_and(|subscriber| is_free_of_charging(context, subscriber, invocation)) {
         return Err(Rejection::ChargingNotApplicable);
     }
     let account = payer_account(subscriber.is_some(), account)?;
 
-    if one_time == Some(OneTime::Post) {
-        invocation.usages.iter_mut().for_each(report_what_is_implied);
-    }
+    let completed;
+    let invocation = match one_time {
+        Some(OneTime::Post) => {
+            completed = with_implied_usage(invocation.clone());
+            &completed
+        }
+        Some(OneTime::Immediate | OneTime::Untyped) | None => invocation,
+    };
     let header = Header {
         subscriber: subscriber.as_ref().map(|subscriber| subscriber.id.clone()),
         account: subscriber.as_ref().map(|subscriber| subscriber.account.clone()),
@@ -99,20 +104,20 @@ fn open(context: &Context<'_>, account: Option<Account>, create: Create) -> Resu
         one_time: one_time.is_some(),
     };
     let pdu_session = create.pdu_session.filter(|_| one_time.is_none());
-    let session = new_session(context, service, subscriber, reference.clone(), &invocation, pdu_session);
+    let session = new_session(context, service, subscriber, reference.clone(), invocation, pdu_session);
     let mut work = Work::start(context, account, session);
     let old = superseded.map(|old| work.close_other(old, ClosingCause::Superseded));
-    let settled = work.settle(&invocation, Settling::Usual(one_time))?;
+    let settled = work.settle(invocation, Settling::Usual(one_time))?;
     let results = match one_time {
-        Some(OneTime::Immediate) => work.debit_requests(&invocation, &settled.codes),
-        Some(OneTime::Post | OneTime::Untyped) => work.results_without_grants(&invocation, &settled.codes),
-        None => work.answer_requests(&invocation, &settled.codes),
+        Some(OneTime::Immediate) => work.debit_requests(invocation, &settled.codes),
+        Some(OneTime::Post | OneTime::Untyped) => work.results_without_grants(invocation, &settled.codes),
+        None => work.answer_requests(invocation, &settled.codes),
     };
     if context.rules.refuse_create_without_credit && is_out_of_credit(&results) {
         return Err(Rejection::QuotaLimitReached);
     }
 
-    let answer = work.answer(Outcome::Created, &invocation, results);
+    let answer = work.answer(Outcome::Created, invocation, results);
     let mut outbox: Vec<_> = old.iter().map(|old| Outgoing::Closed(old.session.reference.clone())).collect();
     let mut listing = Listed::Opened;
     let mut worth_a_record = true;
@@ -192,12 +197,13 @@ fn kind_of_event(invocation: &Invocation, flagged: Option<OneTime>) -> Result<Op
 
 /// An event after the fact that names a rating group without saying how much was used happened once, or as often
 /// as it asks for.
-fn report_what_is_implied(usage: &mut UnitUsage) {
-    if usage.containers.is_empty() {
+fn with_implied_usage(mut invocation: Invocation) -> Invocation {
+    for usage in invocation.usages.iter_mut().filter(|usage| usage.containers.is_empty()) {
         let once = Units { service_specific_units: Some(1), ..Units::default() };
         let units = usage.requested.take().filter(|asked| *asked != Units::default()).unwrap_or(once);
         usage.containers.push(Container::of_units(units));
     }
+    invocation
 }
 
 /// The plan takes everything that the request names out of charging.
@@ -236,10 +242,10 @@ fn update(
     context: &Context<'_>,
     account: Option<Account>,
     mut session: ChargingSession,
-    invocation: Invocation,
+    invocation: &Invocation,
 ) -> Result<Decision, Rejection> {
-    check_identity(&session, &invocation)?;
-    match replay::standing(&mut session, Operation::Update, &invocation)? {
+    check_identity(&session, invocation)?;
+    match replay::standing(&mut session, Operation::Update, invocation)? {
         Standing::Replayed(answer) => return Ok(Decision::replay(answer, &session)),
         Standing::Grown(answer) => {
             return late(context, account, session, Operation::Update, invocation, Some(answer));
@@ -257,9 +263,9 @@ fn update(
     if let SessionState::Probing { .. } = work.session.state {
         work.session.state = SessionState::Active;
     }
-    let settled = work.settle(&invocation, Settling::Usual(None))?;
-    let results = work.answer_requests(&invocation, &settled.codes);
-    let answer = work.answer(Outcome::Updated, &invocation, results);
+    let settled = work.settle(invocation, Settling::Usual(None))?;
+    let results = work.answer_requests(invocation, &settled.codes);
+    let answer = work.answer(Outcome::Updated, invocation, results);
     let invoked = work.record(Operation::Update, invocation, settled.reported, &answer);
     Ok(work.finish(answer, Some(Event::Updated(Box::new(invoked))), Listed::Keep, Vec::new(), None))
 }
@@ -268,10 +274,10 @@ fn release(
     context: &Context<'_>,
     account: Option<Account>,
     mut session: ChargingSession,
-    invocation: Invocation,
+    invocation: &Invocation,
 ) -> Result<Decision, Rejection> {
-    check_identity(&session, &invocation)?;
-    match replay::standing(&mut session, Operation::Release, &invocation)? {
+    check_identity(&session, invocation)?;
+    match replay::standing(&mut session, Operation::Release, invocation)? {
         Standing::Replayed(answer) => return Ok(Decision::replay(answer, &session)),
         Standing::Late | Standing::Grown(_) => {
             return late(context, account, session, Operation::Release, invocation, None);
@@ -282,9 +288,9 @@ fn release(
 
     let mut work = Work::start(context, account, session);
     work.session.updated_at = context.now;
-    let settled = work.settle(&invocation, Settling::Usual(None))?;
+    let settled = work.settle(invocation, Settling::Usual(None))?;
     work.close(ClosingCause::Released);
-    let answer = work.answer(Outcome::Released, &invocation, Vec::new());
+    let answer = work.answer(Outcome::Released, invocation, Vec::new());
     let invoked = work.record(Operation::Release, invocation, settled.reported, &answer);
     let outbox = vec![Outgoing::Closed(work.session.reference.clone())];
     let index = work.forget_pdu_session();
@@ -297,22 +303,22 @@ fn late(
     account: Option<Account>,
     session: ChargingSession,
     operation: Operation,
-    invocation: Invocation,
+    invocation: &Invocation,
     given: Option<Answer>,
 ) -> Result<Decision, Rejection> {
     let account = payer_account(session.payer.is_some(), account)?;
     let after_closing = session.is_closed();
     let settling = if given.is_some() { Settling::Repeated } else { Settling::Late };
     let mut work = Work::start(context, account, session);
-    let settled = work.settle(&invocation, settling)?;
+    let settled = work.settle(invocation, settling)?;
     let nothing_new = settled.reported.iter().all(|reported| reported.repeated.len() == reported.containers.len());
     let must_be_remembered = given.is_none() && !after_closing;
     let answer = match given {
         Some(answer) => answer,
-        None if after_closing => work.answer(Outcome::Gone, &invocation, Vec::new()),
+        None if after_closing => work.answer(Outcome::Gone, invocation, Vec::new()),
         None => {
-            let results = work.results_without_grants(&invocation, &settled.codes);
-            work.answer(Outcome::Updated, &invocation, results)
+            let results = work.results_without_grants(invocation, &settled.codes);
+            work.answer(Outcome::Updated, invocation, results)
         }
     };
     if nothing_new && !must_be_remembered {
@@ -395,7 +401,7 @@ impl<'a> Work<'a> {
     fn record(
         &mut self,
         operation: Operation,
-        invocation: Invocation,
+        invocation: &Invocation,
         usage: Vec<Reported>,
         answer: &Answer,
     ) -> Invoked {
@@ -406,12 +412,11 @@ impl<'a> Work<'a> {
             idempotency: invocation.idempotency,
             answer: answer.clone(),
         });
-        let mut blocks = invocation.blocks;
-        blocks.retain(|block| self.session.notes_change(block));
+        let blocks = invocation.blocks.iter().filter(|block| self.session.notes_change(block)).cloned().collect();
         Invoked {
             number: invocation.number,
-            timestamp: invocation.timestamp,
-            triggers: invocation.triggers,
+            timestamp: invocation.timestamp.clone(),
+            triggers: invocation.triggers.clone(),
             usage,
             blocks,
             answer: answer.clone(),

@@ -73,6 +73,8 @@ pub struct Reported {
     pub containers: Vec<Container>,
     /// Positions in `containers` that had been reported before, and were not charged again.
     pub repeated: Vec<u16>,
+    /// The item's other members, verbatim.
+    pub others: Vec<Block>,
 }
 
 /// One change of one balance, or of what is reserved of it.

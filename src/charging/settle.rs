@@ -193,6 +193,7 @@ fn reported(invocation: &Invocation, repeated: &[Position]) -> Vec<Reported> {
             repeated: (repeated.iter().filter(|(usage, _)| *usage == at))
                 .filter_map(|(_, container)| u16::try_from(*container).ok())
                 .collect(),
+            others: usage.others.clone(),
         })
         .collect()
 }

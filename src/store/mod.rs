@@ -153,6 +153,9 @@ pub enum ReferenceKind {
     TariffPlan,
     /// One version of a tariff plan, never changed; the id is `plan@version`.
     TariffPlanVersion,
+    /// Rewritten after every change of a tariff plan, so that reading this one tells whether any has changed; the id
+    /// is `plans`.
+    CatalogStamp,
 }
 
 /// What `list` can page through.

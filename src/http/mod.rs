@@ -1,0 +1,2 @@
+pub mod nchf;
+pub mod problem;

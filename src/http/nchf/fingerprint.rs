@@ -1,0 +1,238 @@
+//! What a request says, as a number: equal for two spellings of the same content, so that a repeated request is
+//! recognised however its members are ordered and spaced.
+//!
+//! The hashes are stored and compared by other instances and versions: their keys and their order are fixed.
+
+use std::hash::{Hash, Hasher};
+
+use siphasher::sip::SipHasher13;
+
+use crate::charging::command::{Block, Container, Fingerprint, Invocation, Trigger};
+
+/// Levels of arrays and objects inside one another; what is deeper is refused.
+pub const DEPTH_MAX: u8 = 64;
+
+/// The JSON is nested deeper than [`DEPTH_MAX`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooDeep;
+
+/// Everything the request says but `retransmissionIndicator`.
+pub fn fingerprint(invocation: &Invocation) -> Fingerprint {
+    let mut content = SipHasher13::new();
+    (invocation.number, &invocation.subscriber, &invocation.consumer).hash(&mut content);
+    (&invocation.notify_uri, invocation.features).hash(&mut content);
+    hash_triggers(&invocation.triggers, &mut content);
+    for usage in &invocation.usages {
+        (&usage.key, &usage.requested, usage.containers.len()).hash(&mut content);
+        for container in &usage.containers {
+            hash_container(container, &mut content);
+        }
+    }
+    hash_blocks(&invocation.blocks, &mut content);
+
+    let mut exact = content;
+    invocation.timestamp.hash(&mut exact);
+    for container in invocation.usages.iter().flat_map(|usage| &usage.containers) {
+        container.closed_at.hash(&mut exact);
+    }
+    Fingerprint { content: content.finish(), exact: exact.finish() }
+}
+
+fn hash_container(container: &Container, into: &mut SipHasher13) {
+    (container.local_sequence_number, &container.units, container.service_id).hash(into);
+    container.indicator.as_ref().map(|indicator| indicator.as_str()).hash(into);
+    hash_triggers(&container.triggers, into);
+    hash_blocks(&container.others, into);
+}
+
+fn hash_triggers(triggers: &[Trigger], into: &mut SipHasher13) {
+    triggers.len().hash(into);
+    for trigger in triggers {
+        (&trigger.name, trigger.category.as_str()).hash(into);
+        hash_blocks(&trigger.others, into);
+    }
+}
+
+/// A sum, because the order of members means nothing.
+fn hash_blocks(blocks: &[Block], into: &mut SipHasher13) {
+    let sum = blocks.iter().fold(0u64, |sum, block| sum.wrapping_add(pair(hash_text(&block.name), block.hash)));
+    sum.hash(into);
+}
+
+/// A hash of a JSON text that does not depend on spaces or on the order of members. Strings and numbers count as they
+/// are written. `json` is valid, as a `RawValue` is.
+///
+/// # Errors
+///
+/// `TooDeep` for what no network function sends.
+pub fn hash_json(json: &str) -> Result<u64, TooDeep> {
+    let mut reader = Reader { bytes: json.as_bytes(), at: 0 };
+    reader.value(0)
+}
+
+struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl Reader<'_> {
+    fn value(&mut self, depth: u8) -> Result<u64, TooDeep> {
+        if depth == DEPTH_MAX {
+            return Err(TooDeep);
+        }
+        Ok(match self.peek() {
+            b'{' => {
+                let mut sum = 1u64;
+                self.at += 1;
+                while self.peek() != b'}' {
+                    let name = self.string();
+                    self.skip(b':');
+                    let value = self.value(depth + 1)?;
+                    sum = sum.wrapping_add(pair(name, value));
+                    self.skip(b',');
+                }
+                self.at += 1;
+                pair(2, sum)
+            }
+            b'[' => {
+                let mut chain = 3u64;
+                self.at += 1;
+                // Valid text has no closing brace here; the end of broken text looks like one.
+                while !matches!(self.peek(), b']' | b'}') {
+                    chain = pair(chain, self.value(depth + 1)?);
+                    self.skip(b',');
+                }
+                self.at += 1;
+                pair(4, chain)
+            }
+            b'"' => self.string(),
+            _ => {
+                let start = self.at;
+                while self
+                    .bytes
+                    .get(self.at)
+                    .is_some_and(|byte| !matches!(byte, b',' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r'))
+                {
+                    self.at += 1;
+                }
+                hash_text_bytes(5, &self.bytes[start..self.at])
+            }
+        })
+    }
+
+    /// The next byte that is no space; a closing bracket at the end, so that no loop runs on.
+    fn peek(&mut self) -> u8 {
+        while self.bytes.get(self.at).is_some_and(u8::is_ascii_whitespace) {
+            self.at += 1;
+        }
+        self.bytes.get(self.at).copied().unwrap_or(b'}')
+    }
+
+    fn skip(&mut self, byte: u8) {
+        if self.peek() == byte {
+            self.at += 1;
+        }
+    }
+
+    fn string(&mut self) -> u64 {
+        self.skip(b'"');
+        let start = self.at;
+        while let Some(byte) = self.bytes.get(self.at) {
+            match byte {
+                b'"' => break,
+                b'\\' => self.at += 2,
+                _ => self.at += 1,
+            }
+        }
+        let end = self.at.min(self.bytes.len());
+        self.at = end + 1;
+        hash_text_bytes(6, &self.bytes[start..end])
+    }
+}
+
+fn hash_text(text: &str) -> u64 {
+    hash_text_bytes(6, text.as_bytes())
+}
+
+fn hash_text_bytes(kind: u8, bytes: &[u8]) -> u64 {
+    let mut hasher = SipHasher13::new_with_keys(u64::from(kind), 0);
+    hasher.write(bytes);
+    hasher.finish()
+}
+
+fn pair(a: u64, b: u64) -> u64 {
+    let mut hasher = SipHasher13::new_with_keys(a, b);
+    hasher.write_u8(0);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spaces_and_the_order_of_members_mean_nothing() {
+        let one = r#"{"a":1,"b":[true,{"c":"x y"},null],"d":{}}"#;
+        for same in [
+            r#"{ "b" : [ true , { "c" : "x y" } , null ] , "d" : { } , "a" : 1 }"#,
+            "{\"d\":{},\n\t\"a\":1,\"b\":[true,{\"c\":\"x y\"},null]}",
+        ] {
+            assert_eq!(hash_json(one), hash_json(same), "{same}");
+        }
+    }
+
+    #[test]
+    fn any_other_content_has_another_hash() {
+        let texts = [
+            "{}",
+            "[]",
+            "[[]]",
+            "[{}]",
+            "{\"a\":{}}",
+            "{\"a\":[]}",
+            "\"\"",
+            "\"a\"",
+            "\"1\"",
+            "1",
+            "10",
+            "-1",
+            "true",
+            "null",
+            "[1,2]",
+            "[2,1]",
+            "[12]",
+            "[1,[2]]",
+            "[[1],2]",
+            "{\"a\":1}",
+            "{\"a\":\"1\"}",
+            "{\"b\":1}",
+            "{\"a\":1,\"b\":2}",
+            "{\"a\":2,\"b\":1}",
+            "{\"a\":{\"b\":1}}",
+            "{\"a\":{\"b\":{}}}",
+            "\"a\\\"b\"",
+            "\"a\\\\\"",
+            "[\"a\",\"b\"]",
+            "[\"ab\"]",
+        ];
+        for (at, one) in texts.iter().enumerate() {
+            for other in &texts[at + 1..] {
+                assert_ne!(hash_json(one), hash_json(other), "{one} {other}");
+            }
+        }
+    }
+
+    #[test]
+    fn nesting_has_a_limit() {
+        let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
+        assert!(hash_json(&nested(usize::from(DEPTH_MAX) - 1)).is_ok());
+        assert_eq!(hash_json(&nested(100_000)), Err(TooDeep));
+    }
+
+    #[test]
+    fn broken_text_ends_all_the_same() {
+        for text in ["{", "[", "\"", "\"\\", "{\"a\"", "{\"a\":", "[1,", "", "}"] {
+            let _ = hash_json(text);
+        }
+    }
+}
