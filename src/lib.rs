@@ -1,6 +1,11 @@
 //! nchf, a 5G charging function.
 
+pub mod app;
 pub mod charging;
 pub mod clock;
+pub mod config;
+pub mod directory;
 pub mod http;
 pub mod store;
+pub mod telemetry;
+pub mod transact;

@@ -1,2 +1,4 @@
+pub mod health;
+pub mod layers;
 pub mod nchf;
 pub mod problem;

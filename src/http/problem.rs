@@ -152,6 +152,20 @@ impl ProblemDetails {
         self
     }
 
+    /// Names the member that the problem is about, by its JSON pointer.
+    pub fn with_param(mut self, param: impl Into<Text>, reason: impl Into<Text>) -> Self {
+        self.invalid_params.push(InvalidParam::new(param, reason));
+        self
+    }
+
+    /// The cause, where it is one of those written in this program: for metrics, whose labels are few.
+    pub fn known_cause(&self) -> &'static str {
+        match self.cause {
+            Some(Text::Borrowed(cause)) => cause,
+            Some(Text::Owned(_)) | None => "",
+        }
+    }
+
     pub fn status(&self) -> StatusCode {
         self.status
     }

@@ -220,6 +220,18 @@ impl Error {
     }
 }
 
+/// What the answer to a commit waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Durability {
+    /// The store's memory: survives the death of any instance, not that of the store.
+    Memory,
+    /// The store's disk: survives a crash of the store.
+    Fsync,
+    /// All replicas of the store: survives the loss of its master.
+    Replicated,
+}
+
 /// Whether a failed commit may have happened all the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Applied {

@@ -121,7 +121,12 @@ impl RefCodec {
         self.index_key("subscriber", &[identifier.as_bytes()]).to_string()
     }
 
-    /// `random` must be fresh for every session.
+    /// A hash for another purpose, keyed with the store's secret.
+    pub fn hash(&self, purpose: &str) -> KeyedHash {
+        KeyedHash::new(&self.secret, purpose)
+    }
+
+    /// `random` is fresh for every session, or a keyed hash of what makes the session what it is.
     pub fn mint(&self, account: AccountKey, random: [u8; RANDOM]) -> ChargingDataRef {
         let mut raw = [0u8; RANDOM + MASKED + MAC];
         raw[..RANDOM].copy_from_slice(&random);

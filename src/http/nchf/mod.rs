@@ -1,3 +1,310 @@
+//! The charging services: Nchf_ConvergedCharging and Nchf_OfflineOnlyCharging (TS 32.291 6.1 and 6.2).
+//!
+//! A handler is parse → transact → render. Parsing can be cancelled by the consumer; from then on the work runs in a
+//! task of its own, which hyper cannot drop when the consumer resets its stream.
+
 pub mod fingerprint;
 pub mod parse;
+pub mod render;
 pub mod wire;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use bytes::Bytes;
+
+use super::layers::Permit;
+use super::problem::ProblemDetails;
+use crate::app::App;
+use crate::charging::session::{Operation, Service};
+use crate::config::Charging;
+use crate::store::{self, Applied};
+use crate::telemetry::{OperationLabel, RequestLabels, ResultLabel};
+use crate::transact::{Done, Failure, Opening};
+use parse::Parsed;
+
+/// What the handlers need besides the application.
+#[derive(Clone)]
+pub struct Nchf {
+    pub app: App,
+    pub settings: Arc<Settings>,
+}
+
+pub struct Settings {
+    pub charging: Charging,
+    /// Scheme and authority of `Location`; by default those of the request.
+    pub api_root: Option<String>,
+    /// The listener speaks TLS.
+    pub is_tls: bool,
+}
+
+const CONVERGED: &str = "/nchf-convergedcharging/v3/chargingdata";
+const OFFLINE_ONLY: &str = "/nchf-offlineonlycharging/v1/offlinechargingdata";
+
+/// What a refused consumer is told to wait when the store is away: long enough to reconnect.
+const RETRY_AFTER_SECS: u32 = 1;
+
+pub fn routes(nchf: Nchf) -> Router {
+    Router::new()
+        .route(CONVERGED, post(create_charging_data))
+        .route(&format!("{CONVERGED}/{{reference}}/update"), post(update_charging_data))
+        .route(&format!("{CONVERGED}/{{reference}}/release"), post(release_charging_data))
+        .route(OFFLINE_ONLY, post(create_offline_charging_data))
+        .route(&format!("{OFFLINE_ONLY}/{{reference}}/update"), post(update_offline_charging_data))
+        .route(&format!("{OFFLINE_ONLY}/{{reference}}/release"), post(release_offline_charging_data))
+        .fallback(no_such_path)
+        .method_not_allowed_fallback(async || ProblemDetails::method_not_allowed("POST"))
+        // The layers around the router limit bodies, with an answer of this protocol.
+        .layer(DefaultBodyLimit::disable())
+        .with_state(nchf)
+}
+
+async fn create_charging_data(State(nchf): State<Nchf>, permit: Permit, uri: Uri, request: Incoming) -> Response {
+    nchf.create(Service::Converged, permit, uri, request).await
+}
+
+async fn update_charging_data(
+    State(nchf): State<Nchf>,
+    permit: Permit,
+    Path(reference): Path<String>,
+    request: Incoming,
+) -> Response {
+    nchf.continue_session(Operation::Update, Service::Converged, permit, reference, request).await
+}
+
+async fn release_charging_data(
+    State(nchf): State<Nchf>,
+    permit: Permit,
+    Path(reference): Path<String>,
+    request: Incoming,
+) -> Response {
+    nchf.continue_session(Operation::Release, Service::Converged, permit, reference, request).await
+}
+
+async fn create_offline_charging_data(
+    State(nchf): State<Nchf>,
+    permit: Permit,
+    uri: Uri,
+    request: Incoming,
+) -> Response {
+    nchf.create(Service::OfflineOnly, permit, uri, request).await
+}
+
+async fn update_offline_charging_data(
+    State(nchf): State<Nchf>,
+    permit: Permit,
+    Path(reference): Path<String>,
+    request: Incoming,
+) -> Response {
+    nchf.continue_session(Operation::Update, Service::OfflineOnly, permit, reference, request).await
+}
+
+async fn release_offline_charging_data(
+    State(nchf): State<Nchf>,
+    permit: Permit,
+    Path(reference): Path<String>,
+    request: Incoming,
+) -> Response {
+    nchf.continue_session(Operation::Release, Service::OfflineOnly, permit, reference, request).await
+}
+
+/// A known API in another version, or a path that no API has.
+async fn no_such_path(uri: Uri) -> ProblemDetails {
+    let mut segments = uri.path().split('/').skip(1);
+    match (segments.next(), segments.next()) {
+        (Some("nchf-convergedcharging"), Some(version)) if version != "v3" => {
+            ProblemDetails::invalid_api().with_detail("the version of this API is v3")
+        }
+        (Some("nchf-offlineonlycharging"), Some(version)) if version != "v1" => {
+            ProblemDetails::invalid_api().with_detail("the version of this API is v1")
+        }
+        _ => ProblemDetails::not_found_resource_uri(),
+    }
+}
+
+/// Headers and body of a request.
+struct Incoming {
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+}
+
+impl<S: Send + Sync> axum::extract::FromRequest<S> for Incoming {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request(request: axum::extract::Request, state: &S) -> Result<Self, Self::Rejection> {
+        let headers = request.headers().clone();
+        Ok(Self { headers, body: Bytes::from_request(request, state).await })
+    }
+}
+
+impl Incoming {
+    fn parse(&self, service: Service) -> Result<Parsed, Box<ProblemDetails>> {
+        if !is_json(&self.headers) {
+            return Err(Box::new(ProblemDetails::unsupported_media_type()));
+        }
+        let body = self.body.as_ref().map_err(|_| {
+            Box::new(ProblemDetails::invalid_format(Vec::new()).with_detail("the body could not be read to its end"))
+        })?;
+        parse::charging_data_request(body, service, idempotency_key(&self.headers))
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let media_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let essence = media_type.split(';').next().unwrap_or_default().trim();
+    let is_plain = headers.get(header::CONTENT_ENCODING).is_none_or(|encoding| encoding == "identity");
+    is_plain && essence.eq_ignore_ascii_case("application/json")
+}
+
+/// `3gpp-Sbi-Request-Info: retrans=true; idempotency-key=...` (TS 29.500 5.2.3.3).
+fn idempotency_key(headers: &HeaderMap) -> Option<&str> {
+    let values = headers.get_all("3gpp-sbi-request-info").into_iter().filter_map(|value| value.to_str().ok());
+    let mut parameters = values.flat_map(|value| value.split(';')).filter_map(|parameter| parameter.split_once('='));
+    let (_, key) = parameters.find(|(name, _)| name.trim().eq_ignore_ascii_case("idempotency-key"))?;
+    Some(key.trim()).filter(|key| !key.is_empty())
+}
+
+impl Nchf {
+    async fn create(self, service: Service, permit: Permit, uri: Uri, request: Incoming) -> Response {
+        let measured = Measured::begin(&self, "create");
+        let Parsed { invocation, one_time, identities, pdu_session } = match request.parse(service) {
+            Ok(parsed) => parsed,
+            Err(problem) => return measured.end_with_problem(*problem),
+        };
+        let opening = Opening { invocation, service, one_time, identities, pdu_session };
+        let app = self.app.clone();
+        // From here on the consumer's going away changes nothing: what is committed must also be answered to its copy.
+        let outcome = tokio::spawn(async move {
+            let _in_work = permit;
+            app.create(&opening).await
+        });
+        match outcome.await {
+            Ok(Ok(done)) => {
+                let location = self.location(service, &uri, &request.headers, &done);
+                let body = render::charging_data_response(&done.answer, &done.session, &self.settings.charging);
+                let headers = [(header::CONTENT_TYPE, "application/json"), (header::LOCATION, &location)];
+                measured.end(&done, (StatusCode::CREATED, headers, body).into_response())
+            }
+            Ok(Err(failure)) => measured.end_with_problem(problem(failure)),
+            Err(_) => measured.end_with_problem(ProblemDetails::system_failure()),
+        }
+    }
+
+    async fn continue_session(
+        self,
+        operation: Operation,
+        service: Service,
+        permit: Permit,
+        reference: String,
+        request: Incoming,
+    ) -> Response {
+        let measured = Measured::begin(&self, operation.as_str());
+        let invocation = match request.parse(service) {
+            Ok(parsed) => parsed.invocation,
+            Err(problem) => return measured.end_with_problem(*problem),
+        };
+        let app = self.app.clone();
+        let outcome = tokio::spawn(async move {
+            let _in_work = permit;
+            app.continue_session(operation, service, &reference, &invocation).await
+        });
+        match outcome.await {
+            Ok(Ok(done)) => {
+                let response = self.continued(&done);
+                measured.end(&done, response)
+            }
+            Ok(Err(failure)) => measured.end_with_problem(problem(failure)),
+            Err(_) => measured.end_with_problem(ProblemDetails::system_failure()),
+        }
+    }
+
+    fn continued(&self, done: &Done) -> Response {
+        use crate::charging::decision::Outcome;
+        match done.answer.outcome {
+            Outcome::Created | Outcome::Updated => {
+                let body = render::charging_data_response(&done.answer, &done.session, &self.settings.charging);
+                ([(header::CONTENT_TYPE, "application/json")], body).into_response()
+            }
+            Outcome::Released => StatusCode::NO_CONTENT.into_response(),
+            Outcome::Gone => ProblemDetails::plain(StatusCode::GONE)
+                .with_detail("the session has ended; what was reported is charged all the same")
+                .into_response(),
+        }
+    }
+
+    /// Absolute, with the reference last (TS 32.291 6.1.3.1). A proxy in between hides itself by `Host`, or is named in
+    /// the configuration.
+    fn location(&self, service: Service, uri: &Uri, headers: &HeaderMap, done: &Done) -> String {
+        let collection = match service {
+            Service::Converged => CONVERGED,
+            Service::OfflineOnly => OFFLINE_ONLY,
+        };
+        let reference = &done.session.reference;
+        if let Some(root) = &self.settings.api_root {
+            return format!("{root}{collection}/{reference}");
+        }
+        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+        let authority = uri.authority().map(|authority| authority.as_str()).or(host).unwrap_or("localhost");
+        let scheme = if self.settings.is_tls { "https" } else { "http" };
+        format!("{scheme}://{authority}{collection}/{reference}")
+    }
+}
+
+/// The problem that a failure is to the consumer.
+fn problem(failure: Failure) -> ProblemDetails {
+    match failure {
+        Failure::Rejected(rejection) => render::rejection(rejection),
+        Failure::Contended => ProblemDetails::congestion(RETRY_AFTER_SECS)
+            .with_detail("too many requests for one account at once; nothing was done"),
+        Failure::Store(store::Error::Unavailable { applied: Applied::Unknown, .. }) => ProblemDetails::timed_out()
+            .with_detail("whether the request was done is not known; the same request again finds out"),
+        Failure::Store(store::Error::Unavailable { applied: Applied::No, .. } | store::Error::Conflict(_)) => {
+            ProblemDetails::congestion(RETRY_AFTER_SECS).with_detail("the store cannot be reached; nothing was done")
+        }
+        Failure::Store(store::Error::Corrupt(_)) => ProblemDetails::system_failure(),
+    }
+}
+
+/// A request being measured: how long it took, how it ended.
+struct Measured {
+    nchf: Nchf,
+    operation: &'static str,
+    begun: std::time::Instant,
+}
+
+impl Measured {
+    #[expect(clippy::disallowed_methods, reason = "a duration for a metric; it decides nothing")]
+    fn begin(nchf: &Nchf, operation: &'static str) -> Self {
+        Self { nchf: nchf.clone(), operation, begun: std::time::Instant::now() }
+    }
+
+    fn end(self, done: &Done, response: Response) -> Response {
+        let metrics = &self.nchf.app.shared.metrics;
+        for result in &done.answer.results {
+            metrics.results.get_or_create(&ResultLabel { result_code: result.code.as_str() }).inc();
+        }
+        if done.replayed {
+            metrics.replays.get_or_create(&OperationLabel { operation: self.operation }).inc();
+        }
+        self.count(response.status(), "");
+        response
+    }
+
+    fn end_with_problem(self, problem: ProblemDetails) -> Response {
+        self.count(problem.status(), problem.known_cause());
+        problem.into_response()
+    }
+
+    fn count(&self, status: StatusCode, cause: &'static str) {
+        let metrics = &self.nchf.app.shared.metrics;
+        let labels = RequestLabels { operation: self.operation, status: status.as_u16(), cause };
+        metrics.requests.get_or_create(&labels).inc();
+        let latency = metrics.latency.get_or_create(&OperationLabel { operation: self.operation });
+        latency.0.observe(self.begun.elapsed().as_secs_f64());
+    }
+}

@@ -1,2 +1,3 @@
 pub mod member;
 pub mod request;
+pub mod response;

@@ -1,0 +1,470 @@
+//! Settings: where they come from, what they mean, what happens when they are too small or too large.
+//!
+//! A value comes from its flag, else from its environment variable, else from the file, else it is the default below.
+//! Unknown keys are errors. Every error is one line that names the key, the value and what is allowed.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::charging::decide::Rules;
+use crate::charging::time::Span;
+use crate::store::Durability;
+
+/// A setting that cannot be used: one line for an operator.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Error(String);
+
+impl Error {
+    fn new(key: &str, value: impl fmt::Display, allowed: &str) -> Self {
+        Self(format!("{key} = {value}: {allowed}"))
+    }
+}
+
+/// All settings of one instance.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where network functions reach the Nchf services: HTTP/2 prior knowledge and HTTP/1.1 on one port.
+    pub listen: SocketAddr,
+    /// Where operators reach admin API, Swagger UI, metrics and health. Anything but a loopback address needs
+    /// `admin.token`.
+    pub admin_listen: SocketAddr,
+    /// NF instance id (a UUID). By default the store's own, which all instances on it share.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instance_id: Option<uuid::Uuid>,
+    /// Provisions the demo data at start, where it is missing.
+    pub demo: bool,
+    /// Threads that serve requests. By default one for each core; more only take cores from each other.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workers: Option<usize>,
+    pub store: Store,
+    pub charging: Charging,
+    pub timers: Timers,
+    pub http: Http,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
+    pub admin: Admin,
+    pub log: Log,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8000)),
+            admin_listen: SocketAddr::from(([127, 0, 0, 1], 8001)),
+            instance_id: None,
+            demo: false,
+            workers: None,
+            store: Store::default(),
+            charging: Charging::default(),
+            timers: Timers::default(),
+            http: Http::default(),
+            tls: None,
+            admin: Admin::default(),
+            log: Log::default(),
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Store {
+    /// `embedded:DIR` or `redis://[user:password@]host:port/[db]`.
+    pub url: String,
+    /// What an answer waits for: `memory`, `fsync` or `replicated`. By default `fsync`, with `--demo` on Redis
+    /// `memory`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub durability: Option<Durability>,
+    /// The number of all replicas that `replicated` waits for.
+    pub replicas: u32,
+    /// Longest wait for one answer of the store, in milliseconds. Too small turns a slow moment into refusals, too
+    /// large lets requests pile up behind a dead store.
+    pub deadline_ms: u32,
+    /// Applies pending migrations at start. Off, the program refuses to start while some are pending.
+    pub migrate: bool,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self { url: "embedded:./nchf-data".to_owned(), durability: None, replicas: 0, deadline_ms: 1000, migrate: true }
+    }
+}
+
+/// Where a store is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreUrl {
+    Embedded(PathBuf),
+    Redis(String),
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Charging {
+    /// What consumers shall do when no charging function can be reached (TS 32.291 `failureHandling`).
+    pub failure_handling: FailureHandling,
+    /// Refuses a Create with 403 `QUOTA_LIMIT_REACHED` when all it asks for is out of credit. By default it is
+    /// answered 201 with the result of each rating group, so that a later credit can reach the consumer.
+    pub refuse_create_without_credit: bool,
+    /// Sent to consumers with a PDU session: idle seconds after which they close the charging session.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unit_count_inactivity_timer_secs: Option<u32>,
+    /// Optional features that are answered when a consumer offers them: hexadecimal, feature 1 the lowest bit
+    /// (TS 32.291 6.1.8).
+    pub supported_features: String,
+    /// Quotas that one session may have; each makes its document larger.
+    pub quotas_max: u16,
+    /// How long a closed session answers repeated requests and takes late usage, in seconds. Too short charges a
+    /// late repetition of a Create as a new session.
+    pub tombstone_secs: u32,
+    /// How long after `timers.supervision_secs` the store may drop an open session's document, in seconds: a net
+    /// under the supervision, which closes a session and writes its record long before.
+    pub document_margin_secs: u32,
+}
+
+impl Default for Charging {
+    fn default() -> Self {
+        Self {
+            failure_handling: FailureHandling::Continue,
+            refuse_create_without_credit: false,
+            unit_count_inactivity_timer_secs: None,
+            // All of 1 to 18 but 7 (presence reporting areas), 11 (QoS monitoring), 12 (announcements), 16 (a
+            // response inside an error) and 17 (redirection), which would ask something of us that is not done.
+            supported_features: "273BF".to_owned(),
+            quotas_max: 256,
+            tombstone_secs: 86_400,
+            document_margin_secs: 604_800,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureHandling {
+    Terminate,
+    Continue,
+    RetryAndTerminate,
+}
+
+impl FailureHandling {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Terminate => "TERMINATE",
+            Self::Continue => "CONTINUE",
+            Self::RetryAndTerminate => "RETRY_AND_TERMINATE",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Timers {
+    /// Idle time after which a session is due to be closed, in seconds. Shorter than a quota's validity closes
+    /// sessions that are alive.
+    pub supervision_secs: u32,
+    /// How late a report may be after its quota's validity, in seconds.
+    pub validity_grace_secs: u32,
+}
+
+impl Default for Timers {
+    fn default() -> Self {
+        Self { supervision_secs: 86_400, validity_grace_secs: 60 }
+    }
+}
+
+/// Limits of both listeners.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Http {
+    /// Scheme and authority (and prefix) in `Location`, where a load balancer hides those that requests name:
+    /// `https://chf.example.com`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub api_root: Option<String>,
+    /// Requests under way at once; more are answered 503 at once. Too small refuses what could be served, too large
+    /// makes all of them late.
+    pub in_flight_max: usize,
+    /// How long a request may take in all, in milliseconds; then it is answered 503 or 504.
+    pub deadline_ms: u32,
+    /// Connections at once, over all peers.
+    pub connections_max: usize,
+    /// Connections of one peer address; load balancers need more than network functions.
+    pub connections_per_peer_max: usize,
+    /// How long answers under way may take after SIGTERM, in seconds.
+    pub drain_secs: u32,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self {
+            api_root: None,
+            in_flight_max: 2048,
+            deadline_ms: 3000,
+            connections_max: 2048,
+            connections_per_peer_max: 512,
+            drain_secs: 20,
+        }
+    }
+}
+
+/// Certificates of the Nchf listener, as PEM files.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+    /// Whose clients are let in; everybody when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_ca: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Admin {
+    /// Bearer token of the operator's side. Needed on any address but loopback.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// `error`, `warn`, `info`, `debug`, `trace`, or filters by module as `tracing` reads them.
+    pub filter: String,
+    pub format: LogFormat,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { filter: "info".to_owned(), format: LogFormat::Text }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// What flags and environment say; `None` leaves it to the file.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    pub listen: Option<String>,
+    pub admin_listen: Option<String>,
+    pub store: Option<String>,
+    pub instance_id: Option<String>,
+    pub demo: bool,
+    pub admin_token: Option<String>,
+}
+
+impl Config {
+    /// Reads the file, if one is named, and lays the overrides over it.
+    ///
+    /// # Errors
+    ///
+    /// One line for an operator.
+    pub fn load(file: Option<&Path>, overrides: Overrides) -> Result<Self, Error> {
+        let mut config = match file {
+            Some(file) => Self::read(file)?,
+            None => Self::default(),
+        };
+        if let Some(text) = overrides.listen {
+            config.listen = address("listen", &text)?;
+        }
+        if let Some(text) = overrides.admin_listen {
+            config.admin_listen = address("admin_listen", &text)?;
+        }
+        if let Some(url) = overrides.store {
+            config.store.url = url;
+        }
+        if let Some(text) = overrides.instance_id {
+            let id = text.parse().map_err(|_| Error::new("instance_id", &text, "a UUID is needed"))?;
+            config.instance_id = Some(id);
+        }
+        config.demo |= overrides.demo;
+        config.admin.token = overrides.admin_token.or(config.admin.token);
+        config.check()?;
+        Ok(config)
+    }
+
+    fn read(file: &Path) -> Result<Self, Error> {
+        let name = file.display();
+        let text = std::fs::read_to_string(file).map_err(|error| Error(format!("config file {name}: {error}")))?;
+        let deserializer = toml::Deserializer::parse(&text).map_err(|error| one_line(&name.to_string(), &error))?;
+        serde_path_to_error::deserialize(deserializer).map_err(|error| {
+            let key = error.path().to_string();
+            one_line(&if key == "." { name.to_string() } else { format!("{name}: {key}") }, error.inner())
+        })
+    }
+
+    /// What the types do not say.
+    fn check(&self) -> Result<(), Error> {
+        self.store_url()?;
+        self.features()?;
+        if self.store.durability == Some(Durability::Replicated) {
+            return Err(Error::new("store.durability", "replicated", "allowed on Sentinel and Cluster only"));
+        }
+        let positive = [
+            ("store.deadline_ms", u64::from(self.store.deadline_ms)),
+            ("http.deadline_ms", u64::from(self.http.deadline_ms)),
+            ("http.in_flight_max", self.http.in_flight_max as u64),
+            ("http.connections_max", self.http.connections_max as u64),
+            ("http.connections_per_peer_max", self.http.connections_per_peer_max as u64),
+            ("timers.supervision_secs", u64::from(self.timers.supervision_secs)),
+            ("charging.tombstone_secs", u64::from(self.charging.tombstone_secs)),
+            ("charging.quotas_max", u64::from(self.charging.quotas_max)),
+            ("workers", self.workers.unwrap_or(1) as u64),
+        ];
+        for (key, value) in positive {
+            if value == 0 {
+                return Err(Error::new(key, value, "a number above 0 is needed"));
+            }
+        }
+        if let Some(root) = &self.http.api_root {
+            let uri: Option<axum::http::Uri> = root.parse().ok();
+            let is_root = uri.is_some_and(|uri| {
+                matches!(uri.scheme_str(), Some("http" | "https")) && uri.authority().is_some() && uri.query().is_none()
+            });
+            if !is_root || root.ends_with('/') {
+                let allowed = "an absolute http or https URI without a slash at its end is needed";
+                return Err(Error::new("http.api_root", root, allowed));
+            }
+        }
+        if self.admin.token.as_ref().is_some_and(|token| token.is_empty()) {
+            return Err(Error::new("admin.token", "\"\"", "an empty token protects nothing"));
+        }
+        if !self.admin_listen.ip().is_loopback() && self.admin.token.is_none() {
+            let allowed = "set admin.token (NCHF_ADMIN_TOKEN) or listen on a loopback address";
+            return Err(Error::new("admin_listen", self.admin_listen, allowed));
+        }
+        Ok(())
+    }
+
+    /// # Errors
+    ///
+    /// One line that says which forms there are.
+    pub fn store_url(&self) -> Result<StoreUrl, Error> {
+        let url = &self.store.url;
+        match url.split_once(':') {
+            Some(("embedded", directory)) if !directory.is_empty() => Ok(StoreUrl::Embedded(directory.into())),
+            Some(("redis", rest)) if rest.starts_with("//") => Ok(StoreUrl::Redis(url.clone())),
+            _ => Err(Error::new("store.url", masked(url), "embedded:DIR or redis://host:port is needed")),
+        }
+    }
+
+    /// What an answer waits for.
+    pub fn durability(&self) -> Durability {
+        let by_default = match self.store_url() {
+            Ok(StoreUrl::Redis(_)) if self.demo => Durability::Memory,
+            Ok(_) | Err(_) => Durability::Fsync,
+        };
+        self.store.durability.unwrap_or(by_default)
+    }
+
+    fn features(&self) -> Result<u64, Error> {
+        let text = &self.charging.supported_features;
+        u64::from_str_radix(text, 16)
+            .map_err(|_| Error::new("charging.supported_features", text, "1 to 16 hexadecimal digits are needed"))
+    }
+
+    /// The settings that the core decides by.
+    ///
+    /// # Errors
+    ///
+    /// As [`Config::load`].
+    pub fn rules(&self) -> Result<Rules, Error> {
+        Ok(Rules {
+            supervision: Span::from_secs(self.timers.supervision_secs),
+            validity_grace: Span::from_secs(self.timers.validity_grace_secs),
+            tombstone: Span::from_secs(self.charging.tombstone_secs),
+            document_margin: Span::from_secs(self.charging.document_margin_secs),
+            features: self.features()?,
+            quotas_max: usize::from(self.charging.quotas_max),
+            refuse_create_without_credit: self.charging.refuse_create_without_credit,
+        })
+    }
+
+    /// The whole configuration as TOML, secrets masked.
+    pub fn to_toml(&self) -> String {
+        let mut shown = self.clone();
+        shown.store.url = masked(&shown.store.url);
+        shown.admin.token = shown.admin.token.map(|_| "***".to_owned());
+        toml::to_string(&shown).expect("all settings have a form in TOML")
+    }
+}
+
+/// A URL without the password that may stand in it.
+pub fn masked(url: &str) -> String {
+    match (url.split_once("://"), url.rfind('@')) {
+        (Some((scheme, _)), Some(at)) => format!("{scheme}://***{}", &url[at..]),
+        _ => url.to_owned(),
+    }
+}
+
+fn address(key: &str, text: &str) -> Result<SocketAddr, Error> {
+    text.parse().map_err(|_| Error::new(key, text, "an address with a port is needed, such as 127.0.0.1:8000"))
+}
+
+/// TOML's messages draw the place over several lines; an operator's log has one.
+fn one_line(what: &str, error: &toml::de::Error) -> Error {
+    Error(format!("{what}: {}", error.message().replace('\n', " ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Config, String> {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("nchf.toml");
+        std::fs::write(&file, text).unwrap();
+        let name = file.display().to_string();
+        Config::load(Some(&file), Overrides::default()).map_err(|error| error.to_string().replace(&name, "FILE"))
+    }
+
+    #[test]
+    fn an_error_is_one_line_with_key_value_and_what_is_allowed() {
+        for (text, says) in [
+            ("listn = 1", &["listn", "unknown field", "listen"][..]),
+            ("[store]\nurl = \"mysql://x\"", &["store.url", "mysql://x", "embedded:DIR"]),
+            ("[store]\ndeadline_ms = \"a\"", &["store.deadline_ms", "u32"]),
+            ("[store]\ndeadline_ms = 0", &["store.deadline_ms = 0", "above 0"]),
+            ("listen = \"here\"", &["listen", "invalid socket address"]),
+            ("admin_listen = \"0.0.0.0:8001\"", &["admin_listen", "0.0.0.0:8001", "admin.token"]),
+            ("[charging]\nfailure_handling = \"panic\"", &["charging.failure_handling", "panic", "continue"]),
+            ("[charging]\nsupported_features = \"xyz\"", &["charging.supported_features", "xyz", "hexadecimal"]),
+            ("[http]\napi_root = \"chf\"", &["http.api_root", "chf", "absolute"]),
+            ("[http", &["FILE"]),
+        ] {
+            let error = read(text).unwrap_err();
+            assert!(!error.contains('\n'), "{error}");
+            for word in says {
+                assert!(error.contains(word), "{error} does not say {word}");
+            }
+        }
+    }
+
+    #[test]
+    fn flags_come_before_the_file_and_the_file_before_the_defaults() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("nchf.toml");
+        std::fs::write(&file, "listen = \"127.0.0.1:1\"\nadmin_listen = \"127.0.0.1:2\"").unwrap();
+        let overrides = Overrides { listen: Some("127.0.0.1:3".to_owned()), ..Overrides::default() };
+        let config = Config::load(Some(&file), overrides).unwrap();
+        assert_eq!(config.listen.port(), 3);
+        assert_eq!(config.admin_listen.port(), 2);
+        assert_eq!(config.store.url, "embedded:./nchf-data");
+    }
+
+    #[test]
+    fn what_is_printed_reads_back_and_hides_secrets() {
+        let text = "[store]\nurl = \"redis://chf:secret@db:6379/0\"\n[admin]\ntoken = \"secret\"";
+        let printed = read(text).unwrap().to_toml();
+        assert!(!printed.contains("secret"), "{printed}");
+        assert!(printed.contains("redis://***@db:6379/0"), "{printed}");
+        assert_eq!(read(&Config::default().to_toml()).unwrap(), Config::default());
+    }
+}

@@ -1,0 +1,403 @@
+//! The imperative shell around the core: load → decide → commit → again on conflict.
+//!
+//! Two round trips for an Update or a Release; a Create reads its subscriber first. An operation whose outcome is
+//! unknown is simply decided again over what is there now: every decision recognises its own effect.
+
+use crate::app::App;
+use crate::charging::account::Account;
+use crate::charging::command::{Create, Credit, Invocation, OneTime, Subscriber};
+use crate::charging::decide::{Command, Context, decide};
+use crate::charging::decision::{Answer, Decision, IndexChange, Listed, Rejection, SessionChange, Timer};
+use crate::charging::ids::{AccountId, ChargingDataRef};
+use crate::charging::money::Amount;
+use crate::charging::operator::{self, Refusal};
+use crate::charging::session::{ChargingSession, Operation, Service};
+use crate::charging::time::Timestamp;
+use crate::store::partition::KeyedHash;
+use crate::store::{
+    self, AccountKey, Applied, Commit, Document, IndexKey, IndexWrite, Listing, Load, SessionWrite, Snapshot,
+    TimerWrite, Version, record,
+};
+
+/// An answer, with the session it speaks of.
+#[derive(Debug)]
+pub struct Done {
+    pub answer: Answer,
+    pub session: ChargingSession,
+    /// The answer had been given before.
+    pub replayed: bool,
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub enum Failure {
+    /// The request is refused, for good.
+    Rejected(Rejection),
+    /// The store failed; says whether the request may have been done all the same.
+    Store(store::Error),
+    /// Others changed the same account at each attempt. Nothing was done.
+    Contended,
+}
+
+impl From<store::Error> for Failure {
+    fn from(error: store::Error) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<Rejection> for Failure {
+    fn from(rejection: Rejection) -> Self {
+        Self::Rejected(rejection)
+    }
+}
+
+/// A request to open a session or to charge an event.
+pub struct Opening {
+    pub invocation: Invocation,
+    pub service: Service,
+    pub one_time: Option<OneTime>,
+    /// Identifiers under which the payer may be provisioned.
+    pub identities: Vec<Box<str>>,
+    pub pdu_session: Option<u32>,
+}
+
+/// What a consumer asks for, to be decided as often as it takes.
+enum Asked<'a> {
+    Create { opening: &'a Opening, payer: Option<Subscriber>, pdu_session: Option<IndexKey> },
+    Continue { operation: Operation, service: Service, invocation: &'a Invocation },
+}
+
+impl Asked<'_> {
+    fn index(&self) -> Vec<IndexKey> {
+        match self {
+            Self::Create { pdu_session, .. } => pdu_session.iter().copied().collect(),
+            Self::Continue { .. } => Vec::new(),
+        }
+    }
+}
+
+/// Attempts of one operation. With the account's turn held, only other instances can conflict.
+const ATTEMPTS: u32 = 16;
+
+impl App {
+    /// Opens a session or charges an event. Three round trips, four when it meets an earlier session.
+    pub async fn create(&self, opening: &Opening) -> Result<Done, Failure> {
+        let payer = self.payer(opening).await?;
+        let account = match &payer {
+            Some(subscriber) => self.shared.refs.account_key(&subscriber.account),
+            None => AccountKey(opening.hash(self, "nobody").finish64()),
+        };
+        let reference = self.shared.refs.mint(account, opening.identity(self));
+        let pdu_session = payer.as_ref().and_then(|payer| opening.pdu_session_key(self, payer));
+        if let Some(payer) = &payer {
+            self.know_plan(&payer.plan).await?;
+        }
+        self.until_committed(account, reference, Asked::Create { opening, payer, pdu_session }).await
+    }
+
+    /// Charges an Update or a Release of a session. Two round trips.
+    pub async fn continue_session(
+        &self,
+        operation: Operation,
+        service: Service,
+        reference: &str,
+        invocation: &Invocation,
+    ) -> Result<Done, Failure> {
+        let account = self.shared.refs.account_of(reference).ok_or(Rejection::UnknownSession)?;
+        let reference = ChargingDataRef::new(reference);
+        self.until_committed(account, reference, Asked::Continue { operation, service, invocation }).await
+    }
+
+    /// Reads, decides and commits until the commit holds, nothing is left to commit, or it is too late.
+    async fn until_committed(
+        &self,
+        account: AccountKey,
+        reference: ChargingDataRef,
+        asked: Asked<'_>,
+    ) -> Result<Done, Failure> {
+        let begun = self.shared.clock.now();
+        let load = &Load { account, session: Some(reference), index: asked.index() };
+        let _turn = self.shared.turn(account).await;
+        let mut snapshot = self.store.load(load).await?;
+        for _ in 0..ATTEMPTS {
+            let (command, second_version) = self.command(&asked, load, &snapshot).await?;
+            let account: Option<Account> = snapshot.account.as_ref().map(decode).transpose()?;
+            let version = version_of(snapshot.account.as_ref());
+            let catalog = self.shared.catalog();
+            let context = Context {
+                now: self.shared.clock.now(),
+                catalog: &catalog,
+                rules: &self.shared.rules,
+                account_version: version.next().0,
+            };
+            let decision = decide(&context, account, command)?;
+            if let Some(session) = decision.replayed {
+                return Ok(Done { answer: decision.answer, session: *session, replayed: true });
+            }
+            let versions = [version_of(snapshot.session.as_ref()), second_version];
+            let commit = self.commit_of(load.account, version, versions, &decision, context.now);
+            match self.store.commit(&commit).await {
+                Ok(()) => return Ok(done(decision)),
+                Err(store::Error::Conflict(current)) => {
+                    self.shared.metrics.conflicts.inc();
+                    snapshot = match current {
+                        Some(current) if load.index.is_empty() => *current,
+                        _ => self.store.load(load).await?,
+                    };
+                }
+                // It may have happened: decided again over what is there now, it either turns out to be a replay or
+                // is done for the first time.
+                Err(store::Error::Unavailable { applied: Applied::Unknown, reason }) => {
+                    let unknown = store::Error::Unavailable { applied: Applied::Unknown, reason };
+                    if self.shared.clock.now().since(begun).millis() >= i64::from(self.shared.deadline_ms) {
+                        return Err(unknown.into());
+                    }
+                    snapshot = self.store.load(load).await.map_err(|_| unknown)?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(Failure::Contended)
+    }
+
+    /// What to decide over what was read, and the version of the second session that it may change.
+    async fn command<'a>(
+        &self,
+        asked: &Asked<'a>,
+        load: &Load,
+        snapshot: &Snapshot,
+    ) -> Result<(Command<'a>, Version), Failure> {
+        let session: Option<ChargingSession> = snapshot.session.as_ref().map(decode).transpose()?;
+        match asked {
+            Asked::Create { opening, payer, pdu_session } => {
+                let (same_pdu_session, superseded_version) = match snapshot.index.first().and_then(Option::as_ref) {
+                    Some(known) if session.is_none() => self.session_of_index(load.account, known).await?,
+                    _ => (None, Version::ABSENT),
+                };
+                let create = Create {
+                    invocation: &opening.invocation,
+                    one_time: opening.one_time,
+                    service: opening.service,
+                    subscriber: payer.clone(),
+                    reference: load.session.clone().ok_or(Rejection::UnknownSession)?,
+                    repeated: session,
+                    pdu_session: pdu_session.map(|key| key.0),
+                    same_pdu_session,
+                };
+                Ok((Command::Create(Box::new(create)), superseded_version))
+            }
+            Asked::Continue { operation, service, invocation } => {
+                let session = session.filter(|session| session.service == *service);
+                let session = Box::new(session.ok_or(Rejection::UnknownSession)?);
+                for (plan, version) in session.plan_versions() {
+                    self.know_plan_version(plan, version).await?;
+                }
+                let command = match operation {
+                    Operation::Release => Command::Release(session, invocation),
+                    Operation::Create | Operation::Update => Command::Update(session, invocation),
+                };
+                Ok((command, Version::ABSENT))
+            }
+        }
+    }
+
+    /// Who pays, if the request names anybody who is provisioned.
+    async fn payer(&self, opening: &Opening) -> Result<Option<Subscriber>, Failure> {
+        for identity in &opening.identities {
+            if let Some(subscriber) = self.subscriber(identity).await? {
+                return Ok(Some(subscriber));
+            }
+        }
+        // A subscriber must be known; a tenant, or nobody at all as in an emergency, is recorded without paying.
+        if opening.invocation.subscriber.is_some() { Err(Rejection::UserUnknown.into()) } else { Ok(None) }
+    }
+
+    async fn session_of_index(
+        &self,
+        account: AccountKey,
+        known: &[u8],
+    ) -> Result<(Option<ChargingSession>, Version), Failure> {
+        let reference = ChargingDataRef::new(String::from_utf8_lossy(known));
+        let found = self.store.sessions(account, &[reference]).await?.into_iter().next().flatten();
+        let session = found.as_ref().map(decode).transpose()?;
+        Ok((session, version_of(found.as_ref())))
+    }
+
+    fn commit_of(
+        &self,
+        account: AccountKey,
+        account_expected: Version,
+        versions: [Version; 2],
+        decision: &Decision,
+        now: Timestamp,
+    ) -> Commit {
+        Commit {
+            account,
+            account_expected,
+            account_document: decision.account.as_ref().map(record::encode),
+            account_journal: None,
+            sessions: decision
+                .sessions
+                .iter()
+                .zip(versions)
+                .map(|(change, expected)| write(change, expected, now))
+                .collect(),
+            outbox: decision.outbox.iter().map(record::encode).collect(),
+            index: decision.index.iter().map(index_write).collect(),
+        }
+    }
+
+    /// Opens an account or changes its limit. Answers the account, and whether it is new.
+    pub async fn set_account(
+        &self,
+        id: &AccountId,
+        currency: &str,
+        credit_limit: Amount,
+    ) -> Result<Result<(Account, bool), Refusal>, Failure> {
+        let key = self.shared.refs.account_key(id);
+        let _turn = self.shared.turn(key).await;
+        for _ in 0..ATTEMPTS {
+            let (before, version) = self.account(key).await?;
+            let is_new = before.is_none();
+            let account = match operator::set_account(before, id.clone(), currency, credit_limit) {
+                Ok(account) => account,
+                Err(refusal) => return Ok(Err(refusal)),
+            };
+            match self.store.commit(&account_commit(key, version, &account)).await {
+                Ok(()) => return Ok(Ok((account, is_new))),
+                Err(store::Error::Conflict(_)) => {}
+                // Setting is the same however often it is done.
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(Failure::Contended)
+    }
+
+    /// Adds value to a balance, once for each reference. `None` when there is no such account; else the account and
+    /// whether the credit is new.
+    pub async fn credit(
+        &self,
+        id: &AccountId,
+        credit: &Credit,
+    ) -> Result<Option<Result<(Account, bool), Refusal>>, Failure> {
+        let key = self.shared.refs.account_key(id);
+        let reference = self.shared.refs.index_key("credit", &[id.as_str().as_bytes(), credit.reference.as_bytes()]);
+        let load = Load { account: key, session: None, index: vec![reference] };
+        let _turn = self.shared.turn(key).await;
+        for _ in 0..ATTEMPTS {
+            let snapshot = self.store.load(&load).await?;
+            let Some(document) = &snapshot.account else { return Ok(None) };
+            let account: Account = decode(document)?;
+            if let Some(Some(_)) = snapshot.index.first() {
+                return Ok(Some(Ok((account, false))));
+            }
+            let now = self.shared.clock.now();
+            let (account, entry) = match operator::credit(now, document.version.next().0, account, credit) {
+                Ok(credited) => credited,
+                Err(refusal) => return Ok(Some(Err(refusal))),
+            };
+            let outgoing = crate::charging::decision::Outgoing::Credited(key.to_string().into());
+            let commit = Commit {
+                account_journal: Some(record::encode(&entry)),
+                outbox: vec![record::encode(&outgoing)],
+                // For ever: a reference credits once, however late it comes again.
+                index: vec![IndexWrite { key: reference, value: record::encode(&now), lives_for: None }],
+                ..account_commit(key, document.version, &account)
+            };
+            match self.store.commit(&commit).await {
+                Ok(()) => return Ok(Some(Ok((account, true)))),
+                Err(store::Error::Conflict(_) | store::Error::Unavailable { applied: Applied::Unknown, .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(Failure::Contended)
+    }
+
+    /// The account as it is, and its version.
+    pub async fn account(&self, key: AccountKey) -> Result<(Option<Account>, Version), store::Error> {
+        let snapshot = self.store.load(&Load { account: key, session: None, index: Vec::new() }).await?;
+        let account = snapshot.account.as_ref().map(decode).transpose()?;
+        Ok((account, version_of(snapshot.account.as_ref())))
+    }
+}
+
+impl Opening {
+    /// What makes two requests the same Create: an idempotency key, else everything they say.
+    fn hash(&self, app: &App, purpose: &str) -> KeyedHash {
+        let Invocation { consumer, fingerprint, idempotency, .. } = &self.invocation;
+        let hash = app.shared.refs.hash(purpose).part(consumer.functionality.as_bytes());
+        let name = [consumer.name.as_deref(), consumer.address.as_deref()];
+        let hash = name.iter().fold(hash, |hash, name| hash.part(name.unwrap_or_default().as_bytes()));
+        let hash = self.identities.iter().fold(hash, |hash, identity| hash.part(identity.as_bytes()));
+        match idempotency {
+            Some(key) => hash.part(b"key").part(&key.to_be_bytes()),
+            None => hash.part(&fingerprint.content.to_be_bytes()).part(&fingerprint.exact.to_be_bytes()),
+        }
+    }
+
+    fn identity(&self, app: &App) -> [u8; 12] {
+        let [identity @ .., _, _, _, _] = self.hash(app, "create").finish128().to_be_bytes();
+        identity
+    }
+
+    fn pdu_session_key(&self, app: &App, payer: &Subscriber) -> Option<IndexKey> {
+        let consumer = &self.invocation.consumer;
+        let name = consumer.name.as_deref().or(consumer.address.as_deref()).unwrap_or_default();
+        let session = self.pdu_session?.to_be_bytes();
+        let parts = [consumer.functionality.as_bytes(), name.as_bytes(), payer.id.as_str().as_bytes(), &session];
+        Some(app.shared.refs.index_key("pdu session", &parts))
+    }
+}
+
+fn done(mut decision: Decision) -> Done {
+    let session = decision.sessions.swap_remove(0).session;
+    Done { answer: decision.answer, session, replayed: false }
+}
+
+fn decode<T: serde::de::DeserializeOwned>(document: &Document) -> Result<T, store::Error> {
+    record::decode(&document.bytes)
+}
+
+fn version_of(document: Option<&Document>) -> Version {
+    document.map_or(Version::ABSENT, |document| document.version)
+}
+
+fn account_commit(key: AccountKey, expected: Version, account: &Account) -> Commit {
+    Commit {
+        account: key,
+        account_expected: expected,
+        account_document: Some(record::encode(account)),
+        account_journal: None,
+        sessions: Vec::new(),
+        outbox: Vec::new(),
+        index: Vec::new(),
+    }
+}
+
+fn write(change: &SessionChange, expected: Version, now: Timestamp) -> SessionWrite {
+    SessionWrite {
+        key: change.session.reference.clone(),
+        expected,
+        document: record::encode(&change.session),
+        lives_for: change.lives_for,
+        timer: match change.timer {
+            Timer::Keep => TimerWrite::Keep,
+            Timer::At(at) => TimerWrite::At(at),
+            Timer::Remove => TimerWrite::Remove,
+        },
+        listing: match change.listing {
+            Listed::Keep => Listing::Keep,
+            Listed::Opened => Listing::Open(change.session.opened_at),
+            Listed::Closed => Listing::Closed(now),
+        },
+        journal: change.entry.as_ref().map(record::encode),
+    }
+}
+
+fn index_write(change: &IndexChange) -> IndexWrite {
+    IndexWrite {
+        key: IndexKey(change.key),
+        value: bytes::Bytes::copy_from_slice(change.leads_to.as_str().as_bytes()),
+        lives_for: change.lives_for,
+    }
+}
