@@ -148,6 +148,11 @@ impl App {
         Ok(plan)
     }
 
+    /// The newest version of a plan, as stored.
+    pub async fn tariff_plan(&self, id: &TariffPlanId) -> Result<Option<TariffPlan>, store::Error> {
+        Ok(self.newest_plan(id).await?.0)
+    }
+
     async fn newest_plan(&self, id: &TariffPlanId) -> Result<(Option<TariffPlan>, Version), store::Error> {
         match self.store.reference(ReferenceKind::TariffPlan, id.as_str()).await? {
             Some(document) => Ok((Some(record::decode(&document.bytes)?), document.version)),

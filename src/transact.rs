@@ -273,6 +273,34 @@ impl App {
         Err(Failure::Contended)
     }
 
+    /// Opens an account with what it has from the start; one that is there stays as it is.
+    pub async fn open_account(
+        &self,
+        id: &AccountId,
+        currency: &str,
+        credit_limit: Amount,
+        credits: &[Credit],
+    ) -> Result<Result<(), Refusal>, Failure> {
+        let key = self.shared.refs.account_key(id);
+        if self.account(key).await?.0.is_some() {
+            return Ok(Ok(()));
+        }
+        let now = self.shared.clock.now();
+        let (account, entry) = match operator::open_account(now, id.clone(), currency, credit_limit, credits) {
+            Ok(opened) => opened,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        let commit = Commit {
+            account_journal: entry.as_ref().map(record::encode),
+            ..account_commit(key, Version::ABSENT, &account)
+        };
+        match self.store.commit(&commit).await {
+            // Somebody else was faster.
+            Ok(()) | Err(store::Error::Conflict(_)) => Ok(Ok(())),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Adds value to a balance, once for each reference. `None` when there is no such account; else the account and
     /// whether the credit is new.
     pub async fn credit(

@@ -47,6 +47,7 @@ pub struct Counter {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reservation {
     pub balance: BalanceId,
+    pub unit: BalanceUnit,
     pub amount: Amount,
 }
 
@@ -95,6 +96,18 @@ impl Account {
         );
         // More than fits is as good as all that fits.
         Amount::of(free).unwrap_or(Amount::new(if free < 0 { i64::MIN } else { i64::MAX }))
+    }
+
+    /// What a new grant may reserve of one balance: the credit limit belongs to the money that is used last.
+    pub fn available(&self, balance: &Balance, now: Timestamp) -> Amount {
+        let is_last = self.overdraft().and_then(|at| self.balances.get(at)).is_some_and(|last| last.id == balance.id);
+        let limit = if is_last { self.credit_limit } else { Amount::ZERO };
+        let free = if balance.is_expired(now) {
+            Amount::ZERO
+        } else {
+            balance.amount.minus(balance.reserved).unwrap_or(Amount::ZERO)
+        };
+        free.plus(limit).unwrap_or(free)
     }
 
     /// Takes what has expired out of the balances. Reserved value stays until its grant is settled.
@@ -155,7 +168,7 @@ impl Account {
         balance.reserved = balance.reserved.plus(amount)?;
         match into.iter_mut().find(|held| held.balance == balance.id) {
             Some(held) => held.amount = held.amount.plus(amount)?,
-            None => into.push(Reservation { balance: balance.id.clone(), amount }),
+            None => into.push(Reservation { balance: balance.id.clone(), unit: balance.unit, amount }),
         }
         Some(Move::of(MoveKind::Reserve, balance, amount, balance.amount))
     }

@@ -104,12 +104,8 @@ impl Open {
         for debit in debits {
             self.charged = self.charged.plus(debit.amount).unwrap_or(self.charged);
         }
-        match &entry.event {
-            Event::Opened { invocation, .. }
-            | Event::Updated(invocation)
-            | Event::Released(invocation)
-            | Event::Late { invocation, .. } => self.add_invocation(invocation),
-            Event::Closed(_) | Event::Credited { .. } => {}
+        if let Some(invocation) = entry.event.invocation() {
+            self.add_invocation(invocation);
         }
     }
 

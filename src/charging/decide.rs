@@ -98,6 +98,7 @@ fn open(context: &Context<'_>, account: Option<Account>, create: Create<'_>) -> 
     let header = Header {
         subscriber: subscriber.as_ref().map(|subscriber| subscriber.id.clone()),
         account: subscriber.as_ref().map(|subscriber| subscriber.account.clone()),
+        currency: subscriber.as_ref().map(|_| account.currency.clone()),
         plan: subscriber.as_ref().map(|subscriber| subscriber.plan.clone()),
         consumer: invocation.consumer.clone(),
         service,

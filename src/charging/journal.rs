@@ -41,11 +41,38 @@ pub enum Event {
     Credited { reference: Box<str> },
 }
 
+impl Entry {
+    /// The payer's plan, where the entry opens a session.
+    pub fn plan(&self) -> Option<&TariffPlanId> {
+        match &self.event {
+            Event::Opened { header, .. } => header.plan.as_ref(),
+            Event::Updated(_) | Event::Released(_) | Event::Late { .. } | Event::Closed(_) | Event::Credited { .. } => {
+                None
+            }
+        }
+    }
+}
+
+impl Event {
+    /// The request that caused it, if one did.
+    pub fn invocation(&self) -> Option<&Invoked> {
+        match self {
+            Self::Opened { invocation, .. }
+            | Self::Updated(invocation)
+            | Self::Released(invocation)
+            | Self::Late { invocation, .. } => Some(invocation),
+            Self::Closed(_) | Self::Credited { .. } => None,
+        }
+    }
+}
+
 /// What stays the same for a whole session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
     pub subscriber: Option<SubscriberId>,
     pub account: Option<AccountId>,
+    /// Of the account.
+    pub currency: Option<Box<str>>,
     pub plan: Option<TariffPlanId>,
     pub consumer: Consumer,
     pub service: Service,

@@ -53,6 +53,35 @@ pub fn credit(
     credit: &Credit,
 ) -> Result<(Account, Entry), Refusal> {
     let mut moves = account.expire(now);
+    moves.push(add(now, &mut account, credit)?);
+    let event = Event::Credited { reference: credit.reference.clone() };
+    Ok((account, Entry { at: now, account_version: version_after, event, moves }))
+}
+
+/// A new account with what it has from the start.
+///
+/// # Errors
+///
+/// As [`credit`].
+pub fn open_account(
+    now: Timestamp,
+    id: AccountId,
+    currency: &str,
+    credit_limit: Amount,
+    credits: &[Credit],
+) -> Result<(Account, Option<Entry>), Refusal> {
+    let mut account = Account::new(id, currency, credit_limit);
+    let moves = credits.iter().map(|credit| add(now, &mut account, credit)).collect::<Result<_, _>>()?;
+    let entry = credits.first().map(|first| Entry {
+        at: now,
+        account_version: 1,
+        event: Event::Credited { reference: first.reference.clone() },
+        moves,
+    });
+    Ok((account, entry))
+}
+
+fn add(now: Timestamp, account: &mut Account, credit: &Credit) -> Result<Move, Refusal> {
     let at = match account.balances.iter().position(|balance| balance.id == credit.balance) {
         Some(at) => at,
         None if account.balances.len() >= BALANCES_MAX => return Err(Refusal::TooManyBalances),
@@ -77,8 +106,5 @@ pub fn credit(
     balance.priority = credit.priority.unwrap_or(balance.priority);
     // A credit without an end does not share the end of what has expired before it.
     balance.expires_at = credit.expires_at.or(balance.expires_at.filter(|at| *at > now));
-    moves.push(Move::of(MoveKind::Credit, balance, credit.amount, before));
-
-    let event = Event::Credited { reference: credit.reference.clone() };
-    Ok((account, Entry { at: now, account_version: version_after, event, moves }))
+    Ok(Move::of(MoveKind::Credit, balance, credit.amount, before))
 }

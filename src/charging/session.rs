@@ -280,6 +280,16 @@ impl ChargingSession {
         Some(expiry.into_iter().fold(self.updated_at.after(supervision), Timestamp::min))
     }
 
+    /// When the store drops the document, if nothing comes before.
+    pub fn expires_at(&self, tombstone: Span, open: Span) -> Timestamp {
+        match self.state {
+            SessionState::Closed { at, .. } => at.after(tombstone),
+            SessionState::Active | SessionState::Probing { .. } | SessionState::Aborting { .. } => {
+                self.updated_at.after(open)
+            }
+        }
+    }
+
     /// Some quota of the rating group holds a grant.
     pub fn holds_grant(&self, rating_group: RatingGroup) -> bool {
         self.quotas.iter().any(|quota| quota.key.rating_group == rating_group && quota.grant.is_some())

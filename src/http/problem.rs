@@ -9,34 +9,43 @@ use std::borrow::Cow;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 type Text = Cow<'static, str>;
 
 /// An error answer. Every member but `status` may be absent.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ProblemDetails {
     /// A URI that names the kind of problem; absent means that status and cause say enough.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
     pub kind: Option<Text>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
     pub title: Option<Text>,
     #[serde(serialize_with = "as_number")]
+    #[schema(value_type = u16)]
     status: StatusCode,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
     pub detail: Option<Text>,
     /// A URI of this occurrence.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
     pub instance: Option<Text>,
     /// The application error a consumer acts on, spelled as the 3GPP tables spell it.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
     pub cause: Option<Text>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub invalid_params: Vec<InvalidParam>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
     pub supported_features: Option<Text>,
     /// Full versions (`1.2.0`) of the API named in the URI, where the version asked for is none of them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<String>)]
     pub supported_api_versions: Vec<Text>,
     /// Sent as a header of its own: `Allow`, `Retry-After`.
     #[serde(skip)]
@@ -44,11 +53,13 @@ pub struct ProblemDetails {
 }
 
 /// One member that was missing or wrong.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct InvalidParam {
     /// A JSON pointer into the body: `/multipleUnitUsage/0/ratingGroup`.
+    #[schema(value_type = String)]
     pub param: Text,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
     pub reason: Option<Text>,
 }
 

@@ -143,12 +143,12 @@ impl<S: Send + Sync> axum::extract::FromRequest<S> for Incoming {
 }
 
 impl Incoming {
-    fn parse(&self, service: Service) -> Result<Parsed, Box<ProblemDetails>> {
+    fn parse(&self, service: Service) -> Result<Parsed, ProblemDetails> {
         if !is_json(&self.headers) {
-            return Err(Box::new(ProblemDetails::unsupported_media_type()));
+            return Err(ProblemDetails::unsupported_media_type());
         }
         let body = self.body.as_ref().map_err(|_| {
-            Box::new(ProblemDetails::invalid_format(Vec::new()).with_detail("the body could not be read to its end"))
+            ProblemDetails::invalid_format(Vec::new()).with_detail("the body could not be read to its end")
         })?;
         parse::charging_data_request(body, service, idempotency_key(&self.headers))
     }
@@ -174,7 +174,7 @@ impl Nchf {
         let measured = Measured::begin(&self, "create");
         let Parsed { invocation, one_time, identities, pdu_session } = match request.parse(service) {
             Ok(parsed) => parsed,
-            Err(problem) => return measured.end_with_problem(*problem),
+            Err(problem) => return measured.end_with_problem(problem),
         };
         let opening = Opening { invocation, service, one_time, identities, pdu_session };
         let app = self.app.clone();
@@ -206,7 +206,7 @@ impl Nchf {
         let measured = Measured::begin(&self, operation.as_str());
         let invocation = match request.parse(service) {
             Ok(parsed) => parsed.invocation,
-            Err(problem) => return measured.end_with_problem(*problem),
+            Err(problem) => return measured.end_with_problem(problem),
         };
         let app = self.app.clone();
         let outcome = tokio::spawn(async move {

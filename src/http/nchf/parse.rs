@@ -47,25 +47,25 @@ pub fn charging_data_request(
     body: &[u8],
     service: Service,
     idempotency_key: Option<&str>,
-) -> Result<Parsed, Box<ProblemDetails>> {
+) -> Result<Parsed, ProblemDetails> {
     let request = match serde_json::from_slice::<Member<Request<'_>>>(body) {
         Ok(Member::Is(request)) => request,
         Ok(Member::Absent | Member::Wrong(_)) => {
             let problem = ProblemDetails::invalid_format(vec![InvalidParam::new("", "expected an object")]);
-            return Err(Box::new(problem));
+            return Err(problem);
         }
         Err(error) => {
             // The position says where; the text of the error could repeat what was sent.
             let place =
                 format!("not readable as JSON of this protocol at line {}, column {}", error.line(), error.column());
-            return Err(Box::new(ProblemDetails::invalid_format(Vec::new()).with_detail(place)));
+            return Err(ProblemDetails::invalid_format(Vec::new()).with_detail(place));
         }
     };
     let mut check = Check::default();
     let parsed = check.request(request, service, idempotency_key);
     match parsed {
         Some(parsed) if check.is_clean() => Ok(parsed),
-        _ => Err(Box::new(check.problem())),
+        _ => Err(check.problem()),
     }
 }
 
