@@ -5,18 +5,22 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{Log, LogFormat};
 
 /// Counters of one instance. Label values come from closed lists, so that their number is bounded.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Metrics {
     pub requests: Family<RequestLabels, Counter>,
-    pub latency: Family<OperationLabel, Latency>,
+    /// Seconds from the request's arrival to its answer.
+    pub latency: Family<OperationLabel, Histogram, fn() -> Histogram>,
     pub results: Family<ResultLabel, Counter>,
     pub replays: Family<OperationLabel, Counter>,
     pub conflicts: Counter,
     pub store_errors: Family<StoreErrorLabel, Counter>,
     pub in_flight: Gauge,
-    pub connections: Gauge,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -41,15 +45,51 @@ pub struct StoreErrorLabel {
     pub kind: &'static str,
 }
 
-/// Seconds from the request's arrival to its answer.
-#[derive(Clone, Debug)]
-pub struct Latency(pub Histogram);
-
 /// From a quarter of a millisecond, which is a request on an idle machine, to beyond every deadline.
 const LATENCY_BUCKETS: [f64; 12] = [0.00025, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 3.0];
 
-impl Default for Latency {
+impl Default for Metrics {
     fn default() -> Self {
-        Self(Histogram::new(LATENCY_BUCKETS))
+        Self {
+            requests: Family::default(),
+            latency: Family::new_with_constructor(|| Histogram::new(LATENCY_BUCKETS)),
+            results: Family::default(),
+            replays: Family::default(),
+            conflicts: Counter::default(),
+            store_errors: Family::default(),
+            in_flight: Gauge::default(),
+        }
     }
+}
+
+impl Metrics {
+    /// All metrics under the prefix `nchf`, for one exposition.
+    pub fn registry(&self) -> Registry {
+        let Self { requests, latency, results, replays, conflicts, store_errors, in_flight } = self;
+        let mut registry = Registry::with_prefix("nchf");
+        registry.register("requests", "Charging requests answered, by operation, status and cause", requests.clone());
+        registry.register_with_unit(
+            "request_duration",
+            "From a charging request's arrival to its answer, by operation",
+            Unit::Seconds,
+            latency.clone(),
+        );
+        registry.register("rating_group_results", "Results of rating groups, by result code", results.clone());
+        registry.register("replays", "Requests that had been answered before, by operation", replays.clone());
+        registry.register("conflicts", "Commits decided again because an account had changed", conflicts.clone());
+        registry.register("store_errors", "Failures of the store, by kind", store_errors.clone());
+        registry.register("requests_in_flight", "Requests under way", in_flight.clone());
+        registry
+    }
+}
+
+/// Sends the program's log to standard error, as text or as JSON. Set once, before anything is logged.
+pub fn log_to_stderr(log: &Log) -> Result<(), String> {
+    let filter = EnvFilter::try_new(&log.filter).map_err(|error| format!("log.filter = {}: {error}", log.filter))?;
+    let to_stderr = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let outcome = match log.format {
+        LogFormat::Text => to_stderr.try_init(),
+        LogFormat::Json => to_stderr.json().flatten_event(true).try_init(),
+    };
+    outcome.map_err(|error| error.to_string())
 }

@@ -1,3 +1,5 @@
 //! The integration tests: one binary, so that they link once.
 
+mod nchf;
 mod store;
+mod support;

@@ -305,6 +305,6 @@ impl Measured {
         let labels = RequestLabels { operation: self.operation, status: status.as_u16(), cause };
         metrics.requests.get_or_create(&labels).inc();
         let latency = metrics.latency.get_or_create(&OperationLabel { operation: self.operation });
-        latency.0.observe(self.begun.elapsed().as_secs_f64());
+        latency.observe(self.begun.elapsed().as_secs_f64());
     }
 }

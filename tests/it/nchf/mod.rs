@@ -1,0 +1,4 @@
+//! The charging services through their router: what consumers see.
+
+mod errors;
+mod sessions;
