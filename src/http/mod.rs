@@ -1,0 +1,3 @@
+//! HTTP: the only place that knows axum, utoipa and JSON names.
+
+pub mod nchf;

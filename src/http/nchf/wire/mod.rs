@@ -1,0 +1,3 @@
+//! What the charging services look like on the wire.
+
+pub mod schemas;
