@@ -1,6 +1,10 @@
+//! HTTP: the only place that knows axum, utoipa and JSON names.
+
 pub mod admin;
 pub mod auth;
 pub mod health;
 pub mod layers;
 pub mod nchf;
+pub mod openapi;
+pub mod operator;
 pub mod problem;

@@ -25,7 +25,7 @@ async fn a_session_reserves_debits_and_gives_back() {
     let created = world.create(&request(1, asks(10, json!({})))).await;
     created.expect(201);
     assert!(created.header("location").starts_with("http://chf.example.com/nchf-convergedcharging/v3/chargingdata/"));
-    insta::assert_json_snapshot!(created.json(), @"");
+    insta::assert_json_snapshot!(created.json());
     assert_eq!(world.balance("demo-0001", "main", "reserved").await, "0.100000");
 
     let used = json!({ "localSequenceNumber": 1, "totalVolume": 8 * MIB });
