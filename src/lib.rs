@@ -2,4 +2,5 @@
 
 pub mod charging;
 pub mod clock;
+pub mod http;
 pub mod store;

@@ -1,0 +1,4 @@
+//! The only place that knows axum and hyper.
+
+pub mod health;
+pub mod problem;
