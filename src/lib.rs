@@ -1,5 +1,6 @@
 //! nchf, a 5G charging function.
 
+pub mod bench;
 pub mod charging;
 pub mod clock;
 pub mod http;
