@@ -1,6 +1,7 @@
 //! nchf, a 5G charging function.
 
 pub mod app;
+pub mod bench;
 pub mod charging;
 pub mod clock;
 pub mod config;

@@ -1,4 +1,4 @@
-//! HTTP: the only place that knows axum, utoipa and JSON names.
+//! HTTP: the only place that knows axum, hyper, utoipa and JSON names.
 
 pub mod admin;
 pub mod auth;
@@ -8,3 +8,4 @@ pub mod nchf;
 pub mod openapi;
 pub mod operator;
 pub mod problem;
+pub mod server;

@@ -2,5 +2,6 @@
 
 mod nchf;
 mod openapi;
+mod server;
 mod store;
 mod support;
