@@ -4,7 +4,7 @@
 //! mean is written in [`record`]. All that must change together lives in one partition (see [`partition`]) and is
 //! changed by one [`Commit`]: account, charging sessions, their timer entries, journals, outbox and index entries.
 //!
-//! Invariants that every implementation keeps, and that the conformance suite (`tests/it/store.rs`) checks on each:
+//! Invariants that every implementation keeps, and that the conformance suite (`tests/it/store/`) checks on each:
 //!
 //! - A commit happens as a whole or not at all, and only if every version is the one that was read.
 //! - A document's version starts at 1 and grows by one with every write; `Version::ABSENT` (0) means "not there".
@@ -110,7 +110,7 @@ pub enum TimerWrite {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Listing {
     Keep,
-    /// Lists the session among the open ones of its account and partition.
+    /// Lists the session among the open ones of its account and partition. One that was closed is never opened again.
     Open(Timestamp),
     /// Lists the session among the closed ones of its account and partition, and no more among the open ones.
     Closed(Timestamp),
@@ -164,13 +164,13 @@ pub enum List {
     OpenSessions(Partition),
     /// References of the closed sessions of one partition whose journals are kept, in the order of their closing.
     ClosedSessions(Partition),
-    /// References of the open sessions of one account, in the order of their opening.
+    /// References of the open sessions of one account, in a stable order of the store's own.
     OpenSessionsOf(AccountKey),
     /// References of the closed sessions of one account whose journals are kept, in the order of their closing.
     ClosedSessionsOf(AccountKey),
 }
 
-/// One page of a listing. `next` continues it; `None` on the last page.
+/// One page of a listing. `next` continues it, even when its items are gone by then; `None` on the last page.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Page {
     pub items: Vec<Box<str>>,

@@ -1,0 +1,64 @@
+//! The conformance suite: one list of properties, every store. A property that only one store has is tested beside it.
+
+mod memory;
+mod place;
+mod properties;
+
+/// The list. A store joins it with one line at the end of this file; every property gets a fresh place.
+macro_rules! conforms {
+    ($store:ident, $place:expr) => {
+        conforms! { $store, $place =>
+            a_new_store_is_empty,
+            what_was_committed_is_loaded,
+            documents_may_hold_any_bytes,
+            versions_start_at_one_and_grow_by_one,
+            an_account_may_be_left_as_it_is,
+            accounts_of_one_partition_do_not_see_each_other,
+            an_account_version_that_was_not_read_changes_nothing,
+            a_session_version_that_was_not_read_changes_nothing,
+            one_commit_writes_two_sessions,
+            one_wrong_session_of_two_changes_nothing,
+            a_conflict_carries_what_is_there_now,
+            of_concurrent_commits_one_wins_each_version,
+            concurrent_loads_never_see_half_a_commit,
+            a_dropped_commit_happens_as_a_whole_or_not_at_all,
+            journals_append_in_the_order_of_the_commits,
+            a_journal_outlives_its_session,
+            each_write_renews_the_life_of_a_session,
+            an_expired_session_is_absent_and_may_be_created_again,
+            an_index_entry_lives_as_long_as_it_was_last_told,
+            index_entries_are_answered_in_the_order_they_were_asked,
+            a_timer_stands_until_it_is_set_or_removed,
+            due_sessions_come_earliest_first_and_limited,
+            a_claim_hides_what_it_returns_until_the_lease_ends,
+            concurrent_claims_share_nothing,
+            a_commit_after_a_claim_has_the_last_word_on_the_timer,
+            the_outbox_keeps_its_order,
+            outbox_entries_stay_until_they_are_acknowledged,
+            sessions_are_read_in_the_order_they_were_asked,
+            a_session_is_listed_as_open_then_as_closed,
+            closed_sessions_are_listed_in_the_order_of_their_closing,
+            pages_of_sessions_hold_every_item_once,
+            a_cursor_outlives_its_item,
+            a_reference_is_written_only_over_what_was_read,
+            a_deleted_reference_may_be_created_again,
+            kinds_of_references_are_apart,
+            pages_of_references_are_in_the_order_of_their_bytes,
+            everyone_sees_the_same_identity,
+            a_fresh_store_is_ready,
+        }
+    };
+    ($store:ident, $place:expr => $($property:ident),+ $(,)?) => {
+        mod $store {
+            $(
+                #[tokio::test]
+                async fn $property() {
+                    let place = $place;
+                    super::properties::$property(&place).await;
+                }
+            )+
+        }
+    };
+}
+
+conforms!(on_memory, crate::store::memory::Place::new());

@@ -1,0 +1,755 @@
+//! What every store promises. Each property is given a fresh place and stands alone.
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Waker};
+
+use bytes::Bytes;
+use nchf::charging::ids::ChargingDataRef;
+use nchf::charging::time::{Span, Timestamp};
+use nchf::store::{
+    AccountKey, Commit, Due, Error, IndexKey, IndexWrite, JournalKey, List, Listing, Load, OutboxId, Partition,
+    ReferenceKind, SessionWrite, Store, TimerWrite, Version,
+};
+
+use super::place::*;
+
+const ABSENT: Version = Version::ABSENT;
+
+pub async fn a_new_store_is_empty(place: &dyn Place) {
+    let store = place.open().await;
+    let key = session(&*store, account(7), 1);
+    let snapshot =
+        store.load(&Load { account: account(7), session: Some(key.clone()), index: vec![IndexKey(1)] }).await.unwrap();
+    assert_eq!((snapshot.account, snapshot.session, snapshot.index), (None, None, vec![None]));
+    assert_eq!(store.sessions(account(7), std::slice::from_ref(&key)).await.unwrap(), [None]);
+    assert!(session_journal(&*store, account(7), &key).await.is_empty());
+    assert!(store.journal(&JournalKey::Account(account(7))).await.unwrap().is_empty());
+    assert!(timers(&*store, Partition(7)).await.is_empty());
+    assert!(store.claim(Partition(7), at(0), at(1), 10).await.unwrap().is_empty());
+    assert!(store.outbox(Partition(7), 10).await.unwrap().is_empty());
+    assert_eq!(store.reference(ReferenceKind::TariffPlan, "none").await.unwrap(), None);
+    for list in [
+        List::References(ReferenceKind::Subscriber),
+        List::OpenSessions(Partition(7)),
+        List::ClosedSessions(Partition(7)),
+        List::OpenSessionsOf(account(7)),
+        List::ClosedSessionsOf(account(7)),
+    ] {
+        assert!(listed(&*store, &list, 10).await.is_empty(), "{list:?}");
+    }
+}
+
+pub async fn what_was_committed_is_loaded(place: &dyn Place) {
+    let store = place.open().await;
+    let key = session(&*store, account(7), 1);
+    let commit = Commit {
+        sessions: vec![session_write(&key, ABSENT, "session")],
+        index: vec![index_write(1, "entry", None)],
+        ..writes(account(7), ABSENT, "account")
+    };
+    store.commit(&commit).await.unwrap();
+    let again = place.open().await;
+    let snapshot = again
+        .load(&Load { account: account(7), session: Some(key), index: vec![IndexKey(1), IndexKey(2)] })
+        .await
+        .unwrap();
+    assert_eq!(snapshot.account, document(1, "account"));
+    assert_eq!(snapshot.session, document(1, "session"));
+    assert_eq!(snapshot.index, [Some(Bytes::from("entry")), None]);
+}
+
+pub async fn documents_may_hold_any_bytes(place: &dyn Place) {
+    let store = place.open().await;
+    let key = session(&*store, account(7), 1);
+    let every_byte: Bytes = (0..=u8::MAX).cycle().take(70_000).collect();
+    let line_ends = Bytes::from("\r\n$-1\r\n\0");
+    for (version, bytes) in [Bytes::new(), every_byte, line_ends].into_iter().enumerate() {
+        let expected = Version(version as u64);
+        let commit = Commit {
+            account_document: Some(bytes.clone()),
+            account_journal: Some(bytes.clone()),
+            sessions: vec![SessionWrite {
+                document: bytes.clone(),
+                journal: Some(bytes.clone()),
+                ..session_write(&key, expected, "")
+            }],
+            outbox: vec![bytes.clone()],
+            index: vec![IndexWrite { value: bytes.clone(), ..index_write(1, "", None) }],
+            ..leaves(account(7), expected)
+        };
+        store.commit(&commit).await.unwrap();
+        let snapshot = load(&*store, account(7), Some(&key)).await;
+        assert_eq!(snapshot.account.unwrap().bytes, bytes);
+        assert_eq!(snapshot.session.unwrap().bytes, bytes);
+        assert_eq!(load_index(&*store, account(7), &[1]).await, [Some(bytes.clone())]);
+        assert_eq!(session_journal(&*store, account(7), &key).await.last(), Some(&bytes));
+        assert_eq!(store.journal(&JournalKey::Account(account(7))).await.unwrap().last(), Some(&bytes));
+        assert_eq!(store.outbox(Partition(7), 10).await.unwrap().last().unwrap().1, bytes);
+    }
+}
+
+pub async fn versions_start_at_one_and_grow_by_one(place: &dyn Place) {
+    let store = place.open().await;
+    let key = session(&*store, account(7), 1);
+    for version in 0..300 {
+        let write = session_write(&key, Version(version), "session");
+        let commit = Commit { sessions: vec![write], ..writes(account(7), Version(version), "account") };
+        store.commit(&commit).await.unwrap();
+        let snapshot = load(&*store, account(7), Some(&key)).await;
+        assert_eq!(snapshot.account, document(version + 1, "account"));
+        assert_eq!(snapshot.session, document(version + 1, "session"));
+    }
+}
+
+pub async fn an_account_may_be_left_as_it_is(place: &dyn Place) {
+    let store = place.open().await;
+    let key = session(&*store, account(7), 1);
+    let first = Commit { sessions: vec![session_write(&key, ABSENT, "one")], ..leaves(account(7), ABSENT) };
+    store.commit(&first).await.unwrap();
+    assert_eq!(load(&*store, account(7), None).await.account, None);
+    store.commit(&writes(account(7), ABSENT, "account")).await.unwrap();
+    let second = Commit { sessions: vec![session_write(&key, Version(1), "two")], ..leaves(account(7), Version(1)) };
+    store.commit(&second).await.unwrap();
+    let snapshot = load(&*store, account(7), Some(&key)).await;
+    assert_eq!((snapshot.account, snapshot.session), (document(1, "account"), document(2, "two")));
+}
+
+pub async fn accounts_of_one_partition_do_not_see_each_other(place: &dyn Place) {
+    let store = place.open().await;
+    let (here, there) = (account(7), account(7 + 1024));
+    assert_eq!(here.partition(), there.partition());
+    store.commit(&changes_everything(&*store, here, ABSENT, [ABSENT; 2])).await.unwrap();
+    store.commit(&changes_everything(&*store, there, ABSENT, [ABSENT; 2])).await.unwrap();
+    store.commit(&writes(here, Version(1), "again")).await.unwrap();
+    assert_eq!(load(&*store, here, None).await.account, document(2, "again"));
+    assert_eq!(load(&*store, there, None).await.account, document(1, "changed"));
+    assert_eq!(session_journal(&*store, here, &session(&*store, here, 1)).await.len(), 1);
+    assert_eq!(store.journal(&JournalKey::Account(there)).await.unwrap().len(), 1);
+    let open_there = [session(&*store, there, 1).to_string()];
+    assert_eq!(listed(&*store, &List::OpenSessionsOf(there), 10).await, open_there);
+}
+
+pub async fn an_account_version_that_was_not_read_changes_nothing(place: &dyn Place) {
+    let store = place.open().await;
+    let too_new = changes_everything(&*store, account(7), Version(1), [ABSENT; 2]);
+    refused(&*store, &too_new).await;
+    store.commit(&changes_everything(&*store, account(7), ABSENT, [ABSENT; 2])).await.unwrap();
+    for version in [0, 2, 1 << 40, u64::MAX - 1] {
+        refused(&*store, &changes_everything(&*store, account(7), Version(version), [Version(1); 2])).await;
+        // Checked even when it is not written.
+        let reads = Commit {
+            account_document: None,
+            ..changes_everything(&*store, account(7), Version(version), [Version(1); 2])
+        };
+        refused(&*store, &reads).await;
+    }
+}
+
+pub async fn a_session_version_that_was_not_read_changes_nothing(place: &dyn Place) {
+    let store = place.open().await;
+    let only_first = |commit: Commit| Commit { sessions: commit.sessions[..1].to_vec(), ..commit };
+    refused(&*store, &only_first(changes_everything(&*store, account(7), ABSENT, [Version(1); 2]))).await;
+    store.commit(&changes_everything(&*store, account(7), ABSENT, [ABSENT; 2])).await.unwrap();
+    for version in [0, 2, 1 << 40] {
+        let commit = changes_everything(&*store, account(7), Version(1), [Version(version); 2]);
+        refused(&*store, &only_first(commit)).await;
+    }
+}
+
+pub async fn one_commit_writes_two_sessions(place: &dyn Place) {
+    let store = place.open().await;
+    store.commit(&changes_everything(&*store, account(7), ABSENT, [ABSENT; 2])).await.unwrap();
+    let (first, second) = (session(&*store, account(7), 1), session(&*store, account(7), 2));
+    let both = store.sessions(account(7), &[first.clone(), second.clone()]).await.unwrap();
+    assert_eq!(both, [document(1, "changed"), document(1, "changed")]);
+    assert_eq!(listed(&*store, &List::OpenSessionsOf(account(7)), 10).await, [first.to_string()]);
+    assert_eq!(listed(&*store, &List::ClosedSessionsOf(account(7)), 10).await, [second.to_string()]);
+    assert_eq!(timers(&*store, Partition(7)).await, [Due { key: first, at: at(1) }]);
+}
+
+pub async fn one_wrong_session_of_two_changes_nothing(place: &dyn Place) {
+    let store = place.open().await;
+    refused(&*store, &changes_everything(&*store, account(7), ABSENT, [ABSENT, Version(1)])).await;
+    store.commit(&changes_everything(&*store, account(7), ABSENT, [ABSENT; 2])).await.unwrap();
+    for expected in [[1, 2], [1, 0], [2, 1], [0, 1]] {
+        refused(&*store, &changes_everything(&*store, account(7), Version(1), expected.map(Version))).await;
+    }
+}
+
+pub async fn a_conflict_carries_what_is_there_now(place: &dyn Place) {
+    let store = place.open().await;
+    let key = session(&*store, account(7), 1);
+    let commit = |account_version, session_version| Commit {
+        sessions: vec![session_write(&key, Version(session_version), "session")],
+        ..writes(account(7), Version(account_version), "account")
+    };
+    let current = conflict(&*store, &commit(1, 0)).await.unwrap();
+    assert_eq!((current.account, current.session), (None, None));
+    store.commit(&commit(0, 0)).await.unwrap();
+    for (account_version, session_version) in [(0, 1), (1, 0), (2, 2)] {
+        let current = conflict(&*store, &commit(account_version, session_version)).await.unwrap();
+        assert_eq!((current.account, current.session), (document(1, "account"), document(1, "session")));
+    }
+    let current = conflict(&*store, &writes(account(7), ABSENT, "account")).await.unwrap();
+    assert_eq!((current.account, current.session), (document(1, "account"), None));
+}
+
+pub async fn of_concurrent_commits_one_wins_each_version(place: &dyn Place) {
+    const WRITERS: usize = 8;
+    const COMMITS: usize = 25;
+    let store = place.open().await;
+    let mut writers = tokio::task::JoinSet::new();
+    for _ in 0..WRITERS {
+        writers.spawn(increments(store.clone(), COMMITS));
+    }
+    let won: Vec<u64> = writers.join_all().await.into_iter().flatten().collect();
+    let versions: BTreeSet<u64> = won.iter().copied().collect();
+    assert_eq!(won.len(), WRITERS * COMMITS);
+    assert_eq!(versions.len(), won.len(), "two commits won the same version");
+    let snapshot = load(&*store, account(7), None).await;
+    let total = (WRITERS * COMMITS) as u64;
+    assert_eq!(snapshot.account.map(|found| (found.version.0, count_in(&found.bytes))), Some((total, total)));
+    assert_eq!(store.journal(&JournalKey::Account(account(7))).await.unwrap().len(), WRITERS * COMMITS);
+}
+
+/// Adds one to the count in the account's document, `times` times; answers the versions it wrote.
+async fn increments(store: Arc<dyn Store>, times: usize) -> Vec<u64> {
+    let mut won = Vec::new();
+    while won.len() < times {
+        let read = load(&*store, account(7), None).await.account;
+        let (version, count) = read.map_or((ABSENT, 0), |found| (found.version, count_in(&found.bytes)));
+        let next = Bytes::copy_from_slice(&(count + 1).to_be_bytes());
+        let commit =
+            Commit { account_document: Some(next.clone()), account_journal: Some(next), ..leaves(account(7), version) };
+        match store.commit(&commit).await {
+            Ok(()) => won.push(version.next().0),
+            Err(Error::Conflict(_)) => tokio::task::yield_now().await,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    won
+}
+
+fn count_in(bytes: &[u8]) -> u64 {
+    u64::from_be_bytes(bytes.try_into().unwrap())
+}
+
+pub async fn concurrent_loads_never_see_half_a_commit(place: &dyn Place) {
+    let store = place.open().await;
+    let key = session(&*store, account(7), 1);
+    let (store_of_reader, key_of_reader) = (store.clone(), key.clone());
+    let reader = tokio::spawn(async move {
+        loop {
+            let all = Load { account: account(7), session: Some(key_of_reader.clone()), index: vec![IndexKey(1)] };
+            let snapshot = store_of_reader.load(&all).await.unwrap();
+            let account = snapshot.account.map(|found| found.bytes);
+            assert_eq!(account, snapshot.session.map(|found| found.bytes));
+            assert_eq!(account, snapshot.index[0]);
+            if account.is_some_and(|bytes| count_in(&bytes) == 199) {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    });
+    for version in 0..200u64 {
+        let bytes = Bytes::copy_from_slice(&version.to_be_bytes());
+        let write = SessionWrite { document: bytes.clone(), ..session_write(&key, Version(version), "") };
+        let commit = Commit {
+            account_document: Some(bytes.clone()),
+            sessions: vec![write],
+            index: vec![IndexWrite { value: bytes, ..index_write(1, "", None) }],
+            ..leaves(account(7), Version(version))
+        };
+        store.commit(&commit).await.unwrap();
+    }
+    reader.await.unwrap();
+}
+
+pub async fn a_dropped_commit_happens_as_a_whole_or_not_at_all(place: &dyn Place) {
+    let store = place.open().await;
+    for number in 0..20 {
+        // Each in its own partition, dropped after so many polls.
+        let key = account(number);
+        let before = seen(&*store, key).await;
+        poll_and_drop(store.commit(&changes_everything(&*store, key, ABSENT, [ABSENT; 2])), number % 4).await;
+        // The store still serves, and what it shows is one of the two.
+        store.ready().await.unwrap();
+        let after = load(&*store, key, None).await.account;
+        let whole = seen(&*store, key).await;
+        if after.is_none() && whole == before {
+            store.commit(&changes_everything(&*store, key, ABSENT, [ABSENT; 2])).await.unwrap();
+        }
+        let expected = changes_everything(&*store, key, Version(1), [Version(1); 2]);
+        store.commit(&expected).await.unwrap();
+        assert_eq!(session_journal(&*store, key, &session(&*store, key, 1)).await.len(), 2);
+        assert_eq!(store.outbox(key.partition(), 10).await.unwrap().len(), 2);
+    }
+}
+
+/// Polls `times` times, gives others their turn in between, and drops it.
+async fn poll_and_drop(future: impl Future, times: u64) {
+    let mut future = pin!(future);
+    for _ in 0..times {
+        if future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+pub async fn journals_append_in_the_order_of_the_commits(place: &dyn Place) {
+    let store = place.open().await;
+    let keys = [session(&*store, account(7), 1), session(&*store, account(7), 2)];
+    for version in 0..50u64 {
+        let entry = |name: &str| Some(Bytes::from(format!("{name} {version}")));
+        let writes = keys.iter().zip(["first", "second"]).filter(|(_, name)| version % 2 == 0 || *name == "first");
+        let commit = Commit {
+            account_journal: (version % 5 == 0).then(|| entry("account")).flatten(),
+            sessions: writes
+                .map(|(key, name)| SessionWrite {
+                    expected: Version(if name == "first" { version } else { version / 2 }),
+                    journal: entry(name),
+                    ..session_write(key, ABSENT, "session")
+                })
+                .collect(),
+            ..leaves(account(7), ABSENT)
+        };
+        store.commit(&commit).await.unwrap();
+    }
+    let expected = |name: &str, step| (0..50).step_by(step).map(|at| Bytes::from(format!("{name} {at}"))).collect();
+    let (first, second): (Vec<Bytes>, Vec<Bytes>) = (expected("first", 1), expected("second", 2));
+    assert_eq!(session_journal(&*store, account(7), &keys[0]).await, first);
+    assert_eq!(session_journal(&*store, account(7), &keys[1]).await, second);
+    let of_account: Vec<Bytes> = expected("account", 5);
+    assert_eq!(store.journal(&JournalKey::Account(account(7))).await.unwrap(), of_account);
+}
+
+pub async fn a_journal_outlives_its_session(place: &dyn Place) {
+    let store = place.open().await;
+    let key = session(&*store, account(7), 1);
+    let write = SessionWrite {
+        lives_for: Span::from_millis(100),
+        journal: Some(Bytes::from("entry")),
+        ..session_write(&key, ABSENT, "session")
+    };
+    store.commit(&Commit { sessions: vec![write], ..leaves(account(7), ABSENT) }).await.unwrap();
+    place.pass(Span::from_millis(200)).await;
+    assert_eq!(load(&*store, account(7), Some(&key)).await.session, None);
+    assert_eq!(session_journal(&*store, account(7), &key).await, [Bytes::from("entry")]);
+}
+
+pub async fn each_write_renews_the_life_of_a_session(place: &dyn Place) {
+    let store = place.open().await;
+    let key = session(&*store, account(7), 1);
+    let write = |version| SessionWrite {
+        lives_for: Span::from_millis(1500),
+        ..session_write(&key, Version(version), "session")
+    };
+    for version in 0..3 {
+        store.commit(&Commit { sessions: vec![write(version)], ..leaves(account(7), ABSENT) }).await.unwrap();
+        place.pass(Span::from_millis(800)).await;
+        assert_eq!(load(&*store, account(7), Some(&key)).await.session, document(version + 1, "session"));
+    }
+    place.pass(Span::from_millis(800)).await;
+    assert_eq!(load(&*store, account(7), Some(&key)).await.session, None);
+}
+
+pub async fn an_expired_session_is_absent_and_may_be_created_again(place: &dyn Place) {
+    let store = place.open().await;
+    let key = session(&*store, account(7), 1);
+    let write = |version| Commit {
+        sessions: vec![SessionWrite {
+            lives_for: Span::from_millis(100),
+            ..session_write(&key, Version(version), "session")
+        }],
+        ..leaves(account(7), ABSENT)
+    };
+    store.commit(&write(0)).await.unwrap();
+    place.pass(Span::from_millis(200)).await;
+    assert_eq!(store.sessions(account(7), std::slice::from_ref(&key)).await.unwrap(), [None]);
+    conflict(&*store, &write(1)).await;
+    let again = SessionWrite { lives_for: Span::from_secs(60), ..session_write(&key, ABSENT, "again") };
+    store.commit(&Commit { sessions: vec![again], ..leaves(account(7), ABSENT) }).await.unwrap();
+    assert_eq!(load(&*store, account(7), Some(&key)).await.session, document(1, "again"));
+}
+
+pub async fn an_index_entry_lives_as_long_as_it_was_last_told(place: &dyn Place) {
+    let store = place.open().await;
+    let brief = Some(Span::from_millis(300));
+    let commit = |index| Commit { index, ..leaves(account(7), ABSENT) };
+    let first = vec![index_write(1, "brief", brief), index_write(2, "ever", None), index_write(3, "brief", brief)];
+    store.commit(&commit(first)).await.unwrap();
+    // What lived for a while is kept for ever now, and the other way round.
+    let second = vec![index_write(1, "ever", None), index_write(2, "brief", brief)];
+    store.commit(&commit(second)).await.unwrap();
+    let now = load_index(&*store, account(7), &[1, 2, 3]).await;
+    assert_eq!(now, [Some(Bytes::from("ever")), Some(Bytes::from("brief")), Some(Bytes::from("brief"))]);
+    place.pass(Span::from_millis(500)).await;
+    assert_eq!(load_index(&*store, account(7), &[1, 2, 3]).await, [Some(Bytes::from("ever")), None, None]);
+}
+
+pub async fn index_entries_are_answered_in_the_order_they_were_asked(place: &dyn Place) {
+    let store = place.open().await;
+    let index =
+        (0..20).map(|key| IndexWrite { value: Bytes::from(key.to_string()), ..index_write(u128::MAX - key, "", None) });
+    store.commit(&Commit { index: index.collect(), ..leaves(account(7), ABSENT) }).await.unwrap();
+    let asked = [3, 77, 0, 19, 3];
+    let found = load_index(&*store, account(7), &asked.map(|key| u128::MAX - key)).await;
+    let expected = asked.map(|key| (key < 20).then(|| Bytes::from(key.to_string())));
+    assert_eq!(found, expected);
+}
+
+pub async fn a_timer_stands_until_it_is_set_or_removed(place: &dyn Place) {
+    let store = place.open().await;
+    let key = session(&*store, account(7), 1);
+    let steps = [
+        (TimerWrite::Keep, None),
+        (TimerWrite::Remove, None),
+        (TimerWrite::At(at(50)), Some(at(50))),
+        (TimerWrite::Keep, Some(at(50))),
+        (TimerWrite::At(at(90)), Some(at(90))),
+        (TimerWrite::At(at(10)), Some(at(10))),
+        (TimerWrite::Remove, None),
+        (TimerWrite::Keep, None),
+        (TimerWrite::At(at(20)), Some(at(20))),
+    ];
+    for (version, (timer, expected)) in (0..).zip(steps) {
+        let write = SessionWrite { timer, ..session_write(&key, Version(version), "session") };
+        store.commit(&Commit { sessions: vec![write], ..leaves(account(7), ABSENT) }).await.unwrap();
+        let found: Vec<Timestamp> = timers(&*store, Partition(7)).await.into_iter().map(|due| due.at).collect();
+        assert_eq!(found, Vec::from_iter(expected), "after {timer:?}");
+    }
+}
+
+pub async fn due_sessions_come_earliest_first_and_limited(place: &dyn Place) {
+    let store = place.open().await;
+    let entries = arm(&*store, account(7), &[(1, 30), (2, 10), (3, 20), (4, 40)]).await;
+    arm(&*store, account(8), &[(5, 5)]).await;
+    let due = |from: usize, to: usize| [&entries[1], &entries[2], &entries[0], &entries[3]][from..to].to_vec();
+    for (now, limit, expected) in
+        [(9, 10, due(0, 0)), (10, 10, due(0, 1)), (29, 10, due(0, 2)), (30, 10, due(0, 3)), (99, 3, due(0, 3))]
+    {
+        let found = store.due(Partition(7), at(now), limit).await.unwrap();
+        assert_eq!(found.iter().collect::<Vec<_>>(), expected, "at {now}, at most {limit}");
+    }
+    assert_eq!(store.due(Partition(8), at(99), 10).await.unwrap().len(), 1);
+}
+
+pub async fn a_claim_hides_what_it_returns_until_the_lease_ends(place: &dyn Place) {
+    let store = place.open().await;
+    let entries = arm(&*store, account(7), &[(1, 10), (2, 20), (3, 30), (4, 1000)]).await;
+    assert_eq!(store.claim(Partition(7), at(50), at(500), 2).await.unwrap(), entries[..2]);
+    assert_eq!(store.claim(Partition(7), at(50), at(500), 10).await.unwrap(), entries[2..3]);
+    assert!(store.claim(Partition(7), at(499), at(900), 10).await.unwrap().is_empty());
+    // Nothing was removed: when the lease ends unused, they are due again.
+    assert_eq!(timers(&*store, Partition(7)).await.len(), 4);
+    let again = store.claim(Partition(7), at(500), at(900), 10).await.unwrap();
+    assert_eq!(again.iter().map(|due| due.at).collect::<Vec<_>>(), [at(500); 3]);
+}
+
+pub async fn concurrent_claims_share_nothing(place: &dyn Place) {
+    let store = place.open().await;
+    let entries: Vec<(u8, i64)> = (0..100).map(|number| (number, i64::from(number))).collect();
+    arm(&*store, account(7), &entries).await;
+    let mut claimers = tokio::task::JoinSet::new();
+    for _ in 0..4 {
+        let store = store.clone();
+        claimers.spawn(async move {
+            let mut claimed = Vec::new();
+            loop {
+                let some = store.claim(Partition(7), at(200), at(9000), 7).await.unwrap();
+                if some.is_empty() {
+                    return claimed;
+                }
+                claimed.extend(some.into_iter().map(|due| due.key.to_string()));
+                tokio::task::yield_now().await;
+            }
+        });
+    }
+    let claimed: Vec<String> = claimers.join_all().await.into_iter().flatten().collect();
+    assert_eq!(claimed.len(), 100);
+    assert_eq!(claimed.into_iter().collect::<BTreeSet<_>>().len(), 100);
+}
+
+pub async fn a_commit_after_a_claim_has_the_last_word_on_the_timer(place: &dyn Place) {
+    let store = place.open().await;
+    let entries = arm(&*store, account(7), &[(1, 10), (2, 10), (3, 10)]).await;
+    store.claim(Partition(7), at(10), at(500), 10).await.unwrap();
+    let writes = [TimerWrite::Remove, TimerWrite::At(at(70)), TimerWrite::Keep];
+    let sessions = entries
+        .iter()
+        .zip(writes)
+        .map(|(due, timer)| SessionWrite { timer, ..session_write(&due.key, Version(1), "session") });
+    store.commit(&Commit { sessions: sessions.collect(), ..leaves(account(7), ABSENT) }).await.unwrap();
+    let left: Vec<Timestamp> = timers(&*store, Partition(7)).await.into_iter().map(|due| due.at).collect();
+    assert_eq!(left, [at(70), at(500)]);
+}
+
+pub async fn the_outbox_keeps_its_order(place: &dyn Place) {
+    let store = place.open().await;
+    let entries: Vec<Bytes> = (0..60).map(|number| Bytes::from(format!("entry {number}"))).collect();
+    for three in entries.chunks(3) {
+        store.commit(&Commit { outbox: three.to_vec(), ..leaves(account(7), ABSENT) }).await.unwrap();
+    }
+    store.commit(&Commit { outbox: vec![Bytes::from("elsewhere")], ..leaves(account(8), ABSENT) }).await.unwrap();
+    let found = store.outbox(Partition(7), 100).await.unwrap();
+    assert!(found.is_sorted_by(|a, b| a.0 < b.0), "ids grow");
+    assert_eq!(found.into_iter().map(|(_, bytes)| bytes).collect::<Vec<_>>(), entries);
+    let oldest = store.outbox(Partition(7), 4).await.unwrap();
+    assert_eq!(oldest.into_iter().map(|(_, bytes)| bytes).collect::<Vec<_>>(), entries[..4]);
+}
+
+pub async fn outbox_entries_stay_until_they_are_acknowledged(place: &dyn Place) {
+    let store = place.open().await;
+    let send = |text: &'static str| Commit { outbox: vec![Bytes::from(text)], ..leaves(account(7), ABSENT) };
+    for text in ["a", "b", "c"] {
+        store.commit(&send(text)).await.unwrap();
+    }
+    let first = store.outbox(Partition(7), 10).await.unwrap();
+    assert_eq!(store.outbox(Partition(7), 10).await.unwrap(), first, "reading takes nothing away");
+    for _ in 0..2 {
+        store.acknowledge(Partition(7), &first[1].0).await.unwrap();
+        store.acknowledge(Partition(8), &first[0].0).await.unwrap();
+        let left = store.outbox(Partition(7), 10).await.unwrap();
+        assert_eq!(left, [first[0].clone(), first[2].clone()]);
+    }
+    for (id, _) in &first {
+        store.acknowledge(Partition(7), id).await.unwrap();
+    }
+    assert!(store.outbox(Partition(7), 10).await.unwrap().is_empty());
+    // Ids grow even across an empty outbox.
+    store.commit(&send("d")).await.unwrap();
+    let later = store.outbox(Partition(7), 10).await.unwrap();
+    assert!(later[0].0 > first[2].0);
+    store.acknowledge(Partition(7), &OutboxId("never given".into())).await.unwrap();
+    assert_eq!(store.outbox(Partition(7), 10).await.unwrap(), later);
+}
+
+pub async fn sessions_are_read_in_the_order_they_were_asked(place: &dyn Place) {
+    let store = place.open().await;
+    store.commit(&changes_everything(&*store, account(7), ABSENT, [ABSENT; 2])).await.unwrap();
+    let keys = [3, 2, 1, 2].map(|number| session(&*store, account(7), number));
+    let found = store.sessions(account(7), &keys).await.unwrap();
+    assert_eq!(found, [None, document(1, "changed"), document(1, "changed"), document(1, "changed")]);
+    assert!(store.sessions(account(7), &[]).await.unwrap().is_empty());
+}
+
+pub async fn a_session_is_listed_as_open_then_as_closed(place: &dyn Place) {
+    let store = place.open().await;
+    let key = session(&*store, account(7), 1);
+    let lists = [
+        List::OpenSessions(Partition(7)),
+        List::OpenSessionsOf(account(7)),
+        List::ClosedSessions(Partition(7)),
+        List::ClosedSessionsOf(account(7)),
+    ];
+    let steps = [
+        (Listing::Keep, [0, 0, 0, 0]),
+        (Listing::Open(at(1)), [1, 1, 0, 0]),
+        (Listing::Keep, [1, 1, 0, 0]),
+        (Listing::Closed(at(2)), [0, 0, 1, 1]),
+        (Listing::Keep, [0, 0, 1, 1]),
+    ];
+    for (version, (listing, expected)) in (0..).zip(steps) {
+        let write = SessionWrite { listing, ..session_write(&key, Version(version), "session") };
+        store.commit(&Commit { sessions: vec![write], ..leaves(account(7), ABSENT) }).await.unwrap();
+        for (list, times) in lists.iter().zip(expected) {
+            let items = listed(&*store, list, 10).await;
+            assert_eq!(items, vec![key.to_string(); times], "{list:?} after {listing:?}");
+        }
+    }
+    assert!(listed(&*store, &List::OpenSessions(Partition(8)), 10).await.is_empty());
+    assert!(listed(&*store, &List::ClosedSessionsOf(account(7 + 1024)), 10).await.is_empty());
+}
+
+pub async fn closed_sessions_are_listed_in_the_order_of_their_closing(place: &dyn Place) {
+    let store = place.open().await;
+    // Two accounts of one partition, closing in turns, the numbers in no order; one before 1970 for good measure.
+    let here = close(&*store, account(7), &[(1, 50), (2, 20), (3, -1_900_000_000_000), (4, 9)]).await;
+    let there = close(&*store, account(7 + 1024), &[(5, 30), (6, 8)]).await;
+    let of_here = [&here[2], &here[3], &here[1], &here[0]].map(ToString::to_string);
+    let of_both = [&here[2], &there[1], &here[3], &here[1], &there[0], &here[0]].map(ToString::to_string);
+    for limit in [1, 2, 3, 10] {
+        assert_eq!(listed(&*store, &List::ClosedSessionsOf(account(7)), limit).await, of_here);
+        assert_eq!(listed(&*store, &List::ClosedSessions(Partition(7)), limit).await, of_both);
+    }
+}
+
+pub async fn pages_of_sessions_hold_every_item_once(place: &dyn Place) {
+    let store = place.open().await;
+    // Many open and close in the same millisecond: a cursor needs more than the time.
+    let moments: Vec<(u8, i64)> = (0..12).map(|number| (number, i64::from(number / 4))).collect();
+    for of in [account(7), account(7 + 1024)] {
+        let open = open(&*store, of, &moments).await;
+        let later: Vec<(u8, i64)> = moments.iter().map(|(number, at)| (number + 100, *at)).collect();
+        let closed = close(&*store, of, &later).await;
+        let (open, closed) = (texts(&open), texts(&closed));
+        for limit in [1, 2, 3, 5, 12, 100] {
+            assert_eq!(once(listed(&*store, &List::OpenSessionsOf(of), limit).await), open);
+            assert_eq!(once(listed(&*store, &List::ClosedSessionsOf(of), limit).await), closed);
+        }
+    }
+    for list in [List::OpenSessions(Partition(7)), List::ClosedSessions(Partition(7))] {
+        let whole = listed(&*store, &list, 100).await;
+        assert_eq!(once(whole.clone()).len(), 24);
+        for limit in [1, 2, 3, 5, 24] {
+            assert_eq!(listed(&*store, &list, limit).await, whole, "the order is the same for every limit");
+        }
+    }
+}
+
+pub async fn a_cursor_outlives_its_item(place: &dyn Place) {
+    let store = place.open().await;
+    let moments: Vec<(u8, i64)> = (0..6).map(|number| (number, 1)).collect();
+    let keys = open(&*store, account(7), &moments).await;
+    for list in [List::OpenSessions(Partition(7)), List::OpenSessionsOf(account(7))] {
+        let before = listed(&*store, &list, 100).await;
+        let page = store.list(&list, None, 2).await.unwrap();
+        // The very item that the cursor stands on is closed meanwhile; the others are neither lost nor repeated.
+        let gone = keys.iter().find(|key| *key.as_str() == *page.items[1]).unwrap();
+        let write = SessionWrite { listing: Listing::Closed(at(9)), ..session_write(gone, Version(1), "closed") };
+        store.commit(&Commit { sessions: vec![write], ..leaves(account(7), ABSENT) }).await.unwrap();
+        let rest = store.list(&list, page.next.as_deref(), 100).await.unwrap();
+        assert_eq!(rest.items.iter().map(ToString::to_string).collect::<Vec<_>>(), before[2..]);
+        assert_eq!(rest.next, None);
+    }
+}
+
+pub async fn a_reference_is_written_only_over_what_was_read(place: &dyn Place) {
+    let store = place.open().await;
+    let kind = ReferenceKind::TariffPlan;
+    refused_reference(&*store, kind, "demo", Version(1)).await;
+    put(&*store, kind, "demo", 0, "one").await;
+    assert_eq!(store.reference(kind, "demo").await.unwrap(), document(1, "one"));
+    put(&*store, kind, "demo", 1, "two").await;
+    for version in [0, 1, 3] {
+        refused_reference(&*store, kind, "demo", Version(version)).await;
+    }
+    assert_eq!(place.open().await.reference(kind, "demo").await.unwrap(), document(2, "two"));
+}
+
+pub async fn a_deleted_reference_may_be_created_again(place: &dyn Place) {
+    let store = place.open().await;
+    let kind = ReferenceKind::Subscriber;
+    put(&*store, kind, "a", 0, "one").await;
+    put(&*store, kind, "b", 0, "other").await;
+    store.put_reference(kind, "a", Version(1), None).await.unwrap();
+    assert_eq!(store.reference(kind, "a").await.unwrap(), None);
+    assert_eq!(listed(&*store, &List::References(kind), 10).await, ["b"]);
+    refused_reference(&*store, kind, "a", Version(1)).await;
+    // Deleting what is not there, and was known not to be, changes nothing.
+    store.put_reference(kind, "a", ABSENT, None).await.unwrap();
+    put(&*store, kind, "a", 0, "again").await;
+    assert_eq!(store.reference(kind, "a").await.unwrap(), document(1, "again"));
+    assert_eq!(listed(&*store, &List::References(kind), 10).await, ["a", "b"]);
+}
+
+pub async fn kinds_of_references_are_apart(place: &dyn Place) {
+    let store = place.open().await;
+    let kinds = [ReferenceKind::Subscriber, ReferenceKind::TariffPlan, ReferenceKind::TariffPlanVersion];
+    for (kind, text) in kinds.into_iter().zip(["subscriber", "plan", "version"]) {
+        put(&*store, kind, "same", 0, text).await;
+        put(&*store, kind, text, 0, text).await;
+    }
+    for (kind, text) in kinds.into_iter().zip(["subscriber", "plan", "version"]) {
+        assert_eq!(store.reference(kind, "same").await.unwrap(), document(1, text));
+        let mut expected = ["same", text];
+        expected.sort_unstable();
+        assert_eq!(listed(&*store, &List::References(kind), 1).await, expected);
+    }
+}
+
+pub async fn pages_of_references_are_in_the_order_of_their_bytes(place: &dyn Place) {
+    let store = place.open().await;
+    let kind = ReferenceKind::TariffPlanVersion;
+    let mut ids: Vec<String> = (0..40).map(|number| format!("plan@{number}")).collect();
+    ids.extend(["Plan", "plan", "plan@", "pl\u{e4}n", "[a]", "(b)", "-", "+", "~", "a b", "{c}"].map(String::from));
+    for id in &ids {
+        put(&*store, kind, id, 0, "document").await;
+    }
+    ids.sort_unstable();
+    for limit in [1, 2, 3, 50, 51, 100] {
+        assert_eq!(listed(&*store, &List::References(kind), limit).await, ids, "pages of {limit}");
+    }
+    let page = store.list(&List::References(kind), None, 5).await.unwrap();
+    store.put_reference(kind, &page.items[4], Version(1), None).await.unwrap();
+    let rest = store.list(&List::References(kind), page.next.as_deref(), 100).await.unwrap();
+    assert_eq!(rest.items.iter().map(ToString::to_string).collect::<Vec<_>>(), ids[5..]);
+}
+
+pub async fn everyone_sees_the_same_identity(place: &dyn Place) {
+    let (first, second) = (place.open().await, place.open().await);
+    assert_eq!(first.identity().secret, second.identity().secret);
+    assert_eq!(first.identity().instance_id, second.identity().instance_id);
+    let dashes: Vec<usize> = first.identity().instance_id.match_indices('-').map(|(at, _)| at).collect();
+    assert_eq!((first.identity().instance_id.len(), dashes), (36, vec![8, 13, 18, 23]));
+}
+
+pub async fn a_fresh_store_is_ready(place: &dyn Place) {
+    place.open().await.ready().await.unwrap();
+}
+
+/// The commit is a conflict and leaves no trace.
+async fn refused(store: &dyn Store, commit: &Commit) {
+    let before = seen(store, commit.account).await;
+    conflict(store, commit).await;
+    assert_eq!(seen(store, commit.account).await, before);
+}
+
+async fn refused_reference(store: &dyn Store, kind: ReferenceKind, id: &str, expected: Version) {
+    let before = store.reference(kind, id).await.unwrap();
+    for document in [Some(Bytes::from("refused")), None] {
+        let answer = store.put_reference(kind, id, expected, document).await;
+        assert!(matches!(answer, Err(Error::Conflict(None))), "{answer:?}");
+    }
+    assert_eq!(store.reference(kind, id).await.unwrap(), before);
+}
+
+fn index_write(key: u128, value: &'static str, lives_for: Option<Span>) -> IndexWrite {
+    IndexWrite { key: IndexKey(key), value: Bytes::from(value), lives_for }
+}
+
+/// Creates sessions (number, due at) with their timer entries.
+async fn arm(store: &dyn Store, of: AccountKey, entries: &[(u8, i64)]) -> Vec<Due> {
+    create(store, of, entries, |moment| (TimerWrite::At(moment), Listing::Keep)).await;
+    entries.iter().map(|(number, moment)| Due { key: session(store, of, *number), at: at(*moment) }).collect()
+}
+
+async fn open(store: &dyn Store, of: AccountKey, entries: &[(u8, i64)]) -> Vec<ChargingDataRef> {
+    create(store, of, entries, |moment| (TimerWrite::Keep, Listing::Open(moment))).await
+}
+
+async fn close(store: &dyn Store, of: AccountKey, entries: &[(u8, i64)]) -> Vec<ChargingDataRef> {
+    create(store, of, entries, |moment| (TimerWrite::Keep, Listing::Closed(moment))).await
+}
+
+async fn create(
+    store: &dyn Store,
+    of: AccountKey,
+    entries: &[(u8, i64)],
+    how: impl Fn(Timestamp) -> (TimerWrite, Listing),
+) -> Vec<ChargingDataRef> {
+    let mut keys = Vec::new();
+    for (number, moment) in entries {
+        let key = session(store, of, *number);
+        let (timer, listing) = how(at(*moment));
+        let write = SessionWrite { timer, listing, ..session_write(&key, ABSENT, "session") };
+        store.commit(&Commit { sessions: vec![write], ..leaves(of, ABSENT) }).await.unwrap();
+        keys.push(key);
+    }
+    keys
+}
+
+fn texts(keys: &[ChargingDataRef]) -> BTreeSet<String> {
+    keys.iter().map(ToString::to_string).collect()
+}
+
+/// The items as a set, none of them twice.
+fn once(items: Vec<String>) -> BTreeSet<String> {
+    let set: BTreeSet<String> = items.iter().cloned().collect();
+    assert_eq!(set.len(), items.len(), "an item came twice: {items:?}");
+    set
+}
