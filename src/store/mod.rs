@@ -195,6 +195,17 @@ impl fmt::Debug for Identity {
     }
 }
 
+/// What a change survives once `commit` has answered `Ok`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// The death of any instance of this program; the store itself keeps it in memory.
+    Memory,
+    /// A crash of the store, or a power cut: it is on the disk.
+    Fsync,
+    /// The loss of the store's master: every replica that could be promoted has it.
+    Replicated,
+}
+
 /// Why the store could not do it. Nothing here is the consumer's fault.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

@@ -3,6 +3,11 @@
 mod memory;
 mod place;
 mod properties;
+mod redis;
+mod redis_cost;
+mod redis_faults;
+mod redis_rules;
+mod server;
 
 /// The list. A store joins it with one line at the end of this file; every property gets a fresh place.
 macro_rules! conforms {
@@ -62,3 +67,11 @@ macro_rules! conforms {
 }
 
 conforms!(on_memory, crate::store::memory::Place::new());
+conforms!(on_redis, crate::store::redis::Place::redis());
+conforms!(
+    on_valkey,
+    match crate::store::redis::Place::valkey() {
+        Some(place) => place,
+        None => return eprintln!("no valkey-server on the path nor in NCHF_TEST_VALKEY: not tested"),
+    }
+);

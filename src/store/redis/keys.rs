@@ -1,0 +1,238 @@
+//! Names of keys. Part of the stored format: the tests pin them.
+//!
+//! All keys of a partition carry its hash tag, so that one function call may change them together wherever they live.
+//! A tag is the partition's number and a short suffix, chosen so that the tags fall evenly over the 16384 slots of a
+//! Redis Cluster: partition `i` into the slots `16 i` to `16 i + 15`. No name holds an identity: accounts, subscribers
+//! and index entries are named by keyed hashes.
+//!
+//! | key (`T` = tag)             | type       | holds                                                                  |
+//! |-----------------------------|------------|------------------------------------------------------------------------|
+//! | `nchf{T}a:<account>`        | string     | account: version (8 bytes, big-endian), document                       |
+//! | `nchf{T}s:<ref>`            | string, PX | charging session: version, document                                    |
+//! | `nchf{T}j:<ref>`            | list       | the session's journal                                                  |
+//! | `nchf{T}l:<account>`        | list       | the account's own journal                                              |
+//! | `nchf{T}i:<index key>`      | string, PX | index entry                                                            |
+//! | `nchf{T}t`                  | sorted set | timers: reference by due time in milliseconds                          |
+//! | `nchf{T}o`                  | sorted set | open sessions: reference by account (see [`account_score`])            |
+//! | `nchf{T}c`                  | sorted set | closed sessions: reference by time of closing                          |
+//! | `nchf{T}k:<account>`        | sorted set | closed sessions of one account: reference by time of closing           |
+//! | `nchf{T}x`                  | stream     | outbox, field `d`                                                      |
+//! | `nchf{T}r:<kind>:<id>`      | string     | reference document: version, document; `T` by a hash of the id         |
+//! | `nchf{T}n:<kind>`           | sorted set | the ids of these documents, all with score 0                           |
+//! | `nchf:format`               | hash       | partition count, secret, instance id; written once                     |
+//! | `nchf:migrations`           | hash       | number → needed migration, checksum, name                              |
+//! | `nchf:migrating`            | string, PX | held by whoever applies migrations                                     |
+//!
+//! The open sessions of an account and of its partition are one set. An open session thus has one entry of some 130
+//! bytes for both listings; a set for each account would cost 150 more for an account with one session. The timers
+//! cannot serve as a listing: a session may have no timer, and entries move.
+
+use std::sync::LazyLock;
+
+use crate::charging::ids::ChargingDataRef;
+use crate::store::partition::PARTITIONS;
+use crate::store::{AccountKey, IndexKey, Partition, ReferenceKind};
+
+pub const FORMAT: &str = "nchf:format";
+pub const MIGRATIONS: &str = "nchf:migrations";
+pub const MIGRATING: &str = "nchf:migrating";
+
+/// Number of homes of reference documents: enough to spread them over any cluster, few enough for a listing to ask all.
+pub const REFERENCE_HOMES: u16 = 64;
+
+const SLOTS: u16 = 16384;
+const SLOTS_PER_PARTITION: u16 = SLOTS / PARTITIONS;
+
+pub fn account(key: AccountKey) -> String {
+    format!("nchf{{{}}}a:{key}", tag(key.partition()))
+}
+
+pub fn session(partition: Partition, key: &ChargingDataRef) -> String {
+    format!("nchf{{{}}}s:{key}", tag(partition))
+}
+
+pub fn session_journal(partition: Partition, key: &ChargingDataRef) -> String {
+    format!("nchf{{{}}}j:{key}", tag(partition))
+}
+
+pub fn account_journal(key: AccountKey) -> String {
+    format!("nchf{{{}}}l:{key}", tag(key.partition()))
+}
+
+pub fn index(partition: Partition, key: IndexKey) -> String {
+    format!("nchf{{{}}}i:{key}", tag(partition))
+}
+
+pub fn timers(partition: Partition) -> String {
+    format!("nchf{{{}}}t", tag(partition))
+}
+
+pub fn open(partition: Partition) -> String {
+    format!("nchf{{{}}}o", tag(partition))
+}
+
+pub fn closed(partition: Partition) -> String {
+    format!("nchf{{{}}}c", tag(partition))
+}
+
+pub fn closed_of(key: AccountKey) -> String {
+    format!("nchf{{{}}}k:{key}", tag(key.partition()))
+}
+
+pub fn outbox(partition: Partition) -> String {
+    format!("nchf{{{}}}x", tag(partition))
+}
+
+pub fn reference(kind: ReferenceKind, id: &str) -> String {
+    format!("nchf{{{}}}r:{}:{id}", tag(reference_home(id)), kind_name(kind))
+}
+
+/// The ids that live in the same home as `id`.
+pub fn references_beside(kind: ReferenceKind, id: &str) -> String {
+    references(kind, reference_home(id))
+}
+
+/// Where all ids of a kind are found.
+pub fn all_references(kind: ReferenceKind) -> impl Iterator<Item = String> {
+    (0..REFERENCE_HOMES).map(move |home| references(kind, reference_home_at(home)))
+}
+
+/// The score of an account's open sessions: its key without the bits that all accounts of its partition share, moved
+/// to where a double still tells every integer from the next (2^53 on either side of zero).
+pub fn account_score(key: AccountKey) -> i64 {
+    (key.0 / u64::from(PARTITIONS)).cast_signed() - (1 << 53)
+}
+
+fn references(kind: ReferenceKind, home: Partition) -> String {
+    format!("nchf{{{}}}n:{}", tag(home), kind_name(kind))
+}
+
+fn reference_home(id: &str) -> Partition {
+    reference_home_at(crc16(0, id.as_bytes()) % REFERENCE_HOMES)
+}
+
+/// Every sixteenth partition lends its tag.
+fn reference_home_at(home: u16) -> Partition {
+    Partition(home * (PARTITIONS / REFERENCE_HOMES))
+}
+
+fn kind_name(kind: ReferenceKind) -> &'static str {
+    match kind {
+        ReferenceKind::Subscriber => "subscriber",
+        ReferenceKind::TariffPlan => "plan",
+        ReferenceKind::TariffPlanVersion => "plan-version",
+    }
+}
+
+fn tag(partition: Partition) -> &'static str {
+    // Ids from elsewhere never get here: a partition is the remainder of a division by PARTITIONS.
+    &TAGS[usize::from(partition.0 % PARTITIONS)]
+}
+
+static TAGS: LazyLock<Vec<Box<str>>> = LazyLock::new(|| Partition::all().map(find_tag).collect());
+
+/// The first suffix of letters that puts the tag into the partition's slots: shorter ones first, then by alphabet.
+fn find_tag(partition: Partition) -> Box<str> {
+    const LETTERS: &[u8; 26] = b"abcdefghijklmnopqrstuvwxyz";
+    let number = partition.0.to_string();
+    let start = crc16(0, number.as_bytes());
+    for length in 1.. {
+        for mut rest in 0..LETTERS.len().pow(length) {
+            let mut suffix = vec![0; length as usize];
+            for letter in suffix.iter_mut().rev() {
+                *letter = LETTERS[rest % LETTERS.len()];
+                rest /= LETTERS.len();
+            }
+            if crc16(start, &suffix) % SLOTS / SLOTS_PER_PARTITION == partition.0 {
+                let suffix: String = suffix.into_iter().map(char::from).collect();
+                return format!("{number}{suffix}").into();
+            }
+        }
+    }
+    unreachable!("some suffix falls into every slot")
+}
+
+/// CRC-16 as Redis Cluster defines it (XMODEM: polynomial 0x1021), continued from `crc`.
+fn crc16(crc: u16, bytes: &[u8]) -> u16 {
+    const TABLE: [u16; 256] = {
+        let mut table = [0; 256];
+        let mut byte = 0;
+        while byte < 256 {
+            let mut crc = (byte as u16) << 8;
+            let mut bit = 0;
+            while bit < 8 {
+                crc = if crc & 0x8000 == 0 { crc << 1 } else { (crc << 1) ^ 0x1021 };
+                bit += 1;
+            }
+            table[byte] = crc;
+            byte += 1;
+        }
+        table
+    };
+    bytes.iter().fold(crc, |crc, byte| (crc << 8) ^ TABLE[usize::from((crc >> 8) as u8 ^ byte)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_checksum_is_the_one_of_redis_cluster() {
+        assert_eq!(crc16(0, b"123456789"), 0x31c3);
+        assert_eq!(crc16(crc16(0, b"1234"), b"56789"), 0x31c3);
+    }
+
+    #[test]
+    fn tags_fall_evenly_over_the_slots_of_a_cluster() {
+        for partition in Partition::all() {
+            let slot = crc16(0, tag(partition).as_bytes()) % SLOTS;
+            assert_eq!(slot / 16, partition.0, "{}", tag(partition));
+            assert!(tag(partition).len() <= 7, "{}", tag(partition));
+        }
+    }
+
+    #[test]
+    fn tags_are_part_of_the_stored_format() {
+        let pinned = [0, 1, 678, 1023].map(|partition| tag(Partition(partition)));
+        assert_eq!(pinned, ["0als", "1bxq", "678un", "1023asx"]);
+    }
+
+    #[test]
+    fn names_are_part_of_the_stored_format() {
+        let key = AccountKey(678 + 1024);
+        let of = ChargingDataRef::new("0w3ge1r70w3ge1r70w3z5ej4fk8ty81htpa2ex8m");
+        let names = [
+            (account(key), "nchf{678un}a:00000000000006a6"),
+            (session(key.partition(), &of), "nchf{678un}s:0w3ge1r70w3ge1r70w3z5ej4fk8ty81htpa2ex8m"),
+            (session_journal(key.partition(), &of), "nchf{678un}j:0w3ge1r70w3ge1r70w3z5ej4fk8ty81htpa2ex8m"),
+            (account_journal(key), "nchf{678un}l:00000000000006a6"),
+            (index(key.partition(), IndexKey(10)), "nchf{678un}i:0000000000000000000000000000000a"),
+            (timers(key.partition()), "nchf{678un}t"),
+            (open(key.partition()), "nchf{678un}o"),
+            (closed(key.partition()), "nchf{678un}c"),
+            (closed_of(key), "nchf{678un}k:00000000000006a6"),
+            (outbox(key.partition()), "nchf{678un}x"),
+            (reference(ReferenceKind::TariffPlan, "demo"), "nchf{112rt}r:plan:demo"),
+            (references_beside(ReferenceKind::TariffPlan, "demo"), "nchf{112rt}n:plan"),
+        ];
+        for (name, pinned) in names {
+            assert_eq!(name, pinned);
+        }
+    }
+
+    #[test]
+    fn account_scores_are_exact_doubles_and_distinct() {
+        for key in [0, 1024, u64::MAX, u64::MAX - 1024, 1 << 63] {
+            let score = account_score(AccountKey(key));
+            assert_eq!(score as f64 as i64, score);
+            assert_ne!(score as f64, account_score(AccountKey(key ^ 1024)) as f64);
+        }
+    }
+
+    #[test]
+    fn reference_homes_are_spread_like_the_partitions() {
+        let homes: Vec<u16> = (0..REFERENCE_HOMES).map(|home| reference_home_at(home).0).collect();
+        assert_eq!((homes[0], homes[1], homes[63]), (0, 16, 1008));
+        assert_eq!(all_references(ReferenceKind::Subscriber).count(), 64);
+    }
+}

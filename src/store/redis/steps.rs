@@ -1,0 +1,198 @@
+//! A call of the commit function: which keys, what to check, what to write. The other side is
+//! `migrations-redis/0001_commit_function.lua`.
+//!
+//! Few arguments make a cheap call: what is checked and what is written stands in two short strings, a letter and the
+//! two-byte position of a key each, and a document travels with its version in front, as it is stored.
+
+use std::io::Write;
+
+use redis::{Cmd, RedisWrite, ToRedisArgs};
+
+use super::keys;
+use crate::charging::time::Span;
+use crate::store::{AccountKey, Commit, Listing, SessionWrite, TimerWrite, Version};
+
+/// Length of the version in front of each document.
+pub const VERSION_LENGTH: usize = 8;
+
+/// Position of a key in the call, from 1.
+#[derive(Clone, Copy)]
+pub struct KeyAt(u16);
+
+/// Put together in any order; the function makes all checks before the first write.
+#[derive(Default)]
+pub struct Steps<'a> {
+    keys: Vec<String>,
+    checks: Vec<u8>,
+    expected: Vec<Version>,
+    writes: Vec<u8>,
+    values: Vec<Value<'a>>,
+}
+
+enum Value<'a> {
+    Document(Version, &'a [u8]),
+    Bytes(&'a [u8]),
+    Number(i64),
+}
+
+impl<'a> Steps<'a> {
+    /// The steps of a commit of one partition.
+    pub fn of(commit: &'a Commit) -> Self {
+        let partition = commit.account.partition();
+        let mut steps = Self::default();
+        let account = steps.expect(keys::account(commit.account), commit.account_expected);
+        let sessions = commit.sessions.iter();
+        let documents: Vec<_> =
+            sessions.map(|write| (steps.expect(keys::session(partition, &write.key), write.expected), write)).collect();
+        // Journals first: the usual commit writes one, and the first write needs no check of its own.
+        for write in &commit.sessions {
+            if let Some(entry) = &write.journal {
+                steps.append(keys::session_journal(partition, &write.key), entry);
+            }
+        }
+        if let Some(entry) = &commit.account_journal {
+            steps.append(keys::account_journal(commit.account), entry);
+        }
+        if let Some(document) = &commit.account_document {
+            steps.set(account, commit.account_expected.next(), document);
+        }
+        for (at, write) in documents {
+            steps.set_for(at, write.expected.next(), &write.document, write.lives_for);
+            steps.schedule(commit.account, write);
+        }
+        for entry in &commit.outbox {
+            steps.send(keys::outbox(partition), entry);
+        }
+        for write in &commit.index {
+            steps.put(keys::index(partition, write.key), &write.value, write.lives_for);
+        }
+        steps
+    }
+
+    /// The document there must have this version. On a conflict, documents are answered in the order of these calls.
+    pub fn expect(&mut self, key: String, version: Version) -> KeyAt {
+        let at = self.key(key);
+        step(&mut self.checks, b'v', at);
+        self.expected.push(version);
+        at
+    }
+
+    /// Writes the document for ever.
+    pub fn set(&mut self, at: KeyAt, version: Version, document: &'a [u8]) {
+        step(&mut self.writes, b'S', at);
+        self.values.push(Value::Document(version, document));
+    }
+
+    pub fn set_for(&mut self, at: KeyAt, version: Version, document: &'a [u8], lives_for: Span) {
+        step(&mut self.writes, b'P', at);
+        self.values.extend([Value::Document(version, document), life(lives_for)]);
+    }
+
+    pub fn delete(&mut self, at: KeyAt) {
+        step(&mut self.writes, b'D', at);
+    }
+
+    /// Writes bytes without a version, over whatever is there.
+    pub fn put(&mut self, key: String, bytes: &'a [u8], lives_for: Option<Span>) {
+        let at = self.key(key);
+        step(&mut self.writes, if lives_for.is_some() { b'P' } else { b'S' }, at);
+        self.values.push(Value::Bytes(bytes));
+        self.values.extend(lives_for.map(life));
+    }
+
+    /// Appends to a list.
+    pub fn append(&mut self, key: String, entry: &'a [u8]) {
+        self.typed(b'l', b'A', key);
+        self.values.push(Value::Bytes(entry));
+    }
+
+    /// Puts a member into a sorted set, or moves it there.
+    pub fn add(&mut self, key: String, score: i64, member: &'a str) {
+        self.typed(b'z', b'Z', key);
+        self.values.extend([Value::Number(score), Value::Bytes(member.as_bytes())]);
+    }
+
+    pub fn remove(&mut self, key: String, member: &'a str) {
+        self.typed(b'z', b'M', key);
+        self.values.push(Value::Bytes(member.as_bytes()));
+    }
+
+    /// Appends to a stream.
+    pub fn send(&mut self, key: String, entry: &'a [u8]) {
+        self.typed(b'x', b'X', key);
+        self.values.push(Value::Bytes(entry));
+    }
+
+    pub fn call(&self) -> Cmd {
+        let mut cmd = redis::cmd("FCALL");
+        cmd.arg("nchf_commit_1").arg(self.keys.len());
+        cmd.arg(&self.keys).arg(self.checks.as_slice());
+        for version in &self.expected {
+            match *version {
+                Version::ABSENT => cmd.arg(""),
+                Version(number) => cmd.arg(&number.to_be_bytes()),
+            };
+        }
+        cmd.arg(self.writes.as_slice()).arg(&self.values);
+        cmd
+    }
+
+    fn schedule(&mut self, account: AccountKey, write: &'a SessionWrite) {
+        let partition = account.partition();
+        let name = write.key.as_str();
+        match write.timer {
+            TimerWrite::Keep => {}
+            TimerWrite::At(at) => self.add(keys::timers(partition), at.millis(), name),
+            TimerWrite::Remove => self.remove(keys::timers(partition), name),
+        }
+        match write.listing {
+            Listing::Keep => {}
+            Listing::Open(_) => self.add(keys::open(partition), keys::account_score(account), name),
+            Listing::Closed(at) => {
+                self.remove(keys::open(partition), name);
+                self.add(keys::closed(partition), at.millis(), name);
+                self.add(keys::closed_of(account), at.millis(), name);
+            }
+        }
+    }
+
+    /// A write that fails on a key of another type. As the very first write it is its own check, which saves the usual
+    /// commit one command; any other is checked beforehand, because by then something was written.
+    fn typed(&mut self, check: u8, write: u8, key: String) {
+        let at = self.key(key);
+        if !self.writes.is_empty() {
+            step(&mut self.checks, check, at);
+        }
+        step(&mut self.writes, write, at);
+    }
+
+    fn key(&mut self, key: String) -> KeyAt {
+        self.keys.push(key);
+        KeyAt(u16::try_from(self.keys.len()).expect("a commit touches a few keys for each of its sessions"))
+    }
+}
+
+fn step(steps: &mut Vec<u8>, letter: u8, KeyAt(at): KeyAt) {
+    let [high, low] = at.to_be_bytes();
+    steps.extend([letter, high, low]);
+}
+
+/// Redis refuses a life of nothing; a millisecond is the shortest it knows.
+fn life(span: Span) -> Value<'static> {
+    Value::Number(span.millis().max(1))
+}
+
+impl ToRedisArgs for Value<'_> {
+    fn write_redis_args<W: ?Sized + RedisWrite>(&self, out: &mut W) {
+        match self {
+            Self::Document(version, bytes) => {
+                // Into a buffer in memory, which takes everything.
+                let mut arg = out.writer_for_next_arg();
+                let _ = arg.write_all(&version.0.to_be_bytes());
+                let _ = arg.write_all(bytes);
+            }
+            Self::Bytes(bytes) => out.write_arg(bytes),
+            Self::Number(number) => out.write_arg_fmt(number),
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! What only the store on Redis promises: which servers it accepts, what its keys look like, what a call costs.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use nchf::charging::ids::AccountId;
+use nchf::charging::time::Span;
+use nchf::store::redis::{Migrations, RedisStore, Settings, State};
+use nchf::store::{
+    Applied, Commit, Durability, Error, IndexKey, Load, RefCodec, ReferenceKind, SessionWrite, Store, Version,
+};
+
+use super::place::*;
+use super::redis::settings;
+use super::server::Server;
+
+const ABSENT: Version = Version::ABSENT;
+
+async fn open(server: &Server) -> RedisStore {
+    RedisStore::open(settings(server)).await.unwrap()
+}
+
+/// The sentence of a refusal, which changed nothing.
+fn refusal<T>(answer: Result<T, Error>) -> String {
+    match answer {
+        Err(error @ (Error::Corrupt(_) | Error::Unavailable { applied: Applied::No, .. })) => error.to_string(),
+        Err(error) => panic!("another error was expected, not {error:?}"),
+        Ok(_) => panic!("a refusal was expected"),
+    }
+}
+
+fn usual_update(store: &dyn Store, number: u64, version: u64) -> Commit {
+    let key = session(store, account(number), 1);
+    Commit {
+        sessions: vec![SessionWrite {
+            journal: Some(Bytes::from("entry")),
+            ..session_write(&key, Version(version), "session")
+        }],
+        ..writes(account(number), Version(version), "account")
+    }
+}
+
+#[tokio::test]
+async fn a_load_and_a_usual_commit_are_one_command_each() {
+    let server = Server::redis(&[]);
+    let store = open(&server).await;
+    store.commit(&usual_update(&store, 7, 0)).await.unwrap();
+    server.ask(&["CONFIG", "RESETSTAT"]);
+    let load = Load { account: account(7), session: Some(session(&store, account(7), 1)), index: vec![IndexKey(1)] };
+    store.load(&load).await.unwrap();
+    store.commit(&usual_update(&store, 7, 1)).await.unwrap();
+    assert_eq!((server.calls_of("mget"), server.calls_of("fcall")), (1, 1));
+    // What the function itself runs: two versions compared, three values written.
+    assert_eq!([server.calls_of("getrange"), server.calls_of("set"), server.calls_of("rpush")], [2, 2, 1]);
+    assert_eq!([server.calls_of("zadd"), server.calls_of("llen"), server.calls_of("get")], [0, 0, 0]);
+}
+
+#[tokio::test]
+async fn a_session_is_one_document_with_a_life_that_each_write_renews() {
+    let server = Server::redis(&[]);
+    let store = open(&server).await;
+    let key = session(&store, account(7), 1);
+    let write = |version, secs| Commit {
+        sessions: vec![SessionWrite {
+            lives_for: Span::from_secs(secs),
+            ..session_write(&key, Version(version), "session")
+        }],
+        ..leaves(account(7), ABSENT)
+    };
+    store.commit(&write(0, 100)).await.unwrap();
+    let named: Vec<String> = server.keys().into_iter().filter(|name| name.contains(key.as_str())).collect();
+    let [name] = named.as_slice() else { panic!("one key holds the reference, not {named:?}") };
+    assert_eq!(server.ask_text(&["TYPE", name]), "string");
+    assert!((90..=100).contains(&server.ask_number(&["TTL", name])));
+    store.commit(&write(1, 1000)).await.unwrap();
+    assert!((990..=1000).contains(&server.ask_number(&["TTL", name])));
+    // The shortest life there is: a write never fails because of it.
+    store.commit(&write(2, 0)).await.unwrap();
+}
+
+#[tokio::test]
+async fn no_key_tells_an_identity() {
+    let server = Server::redis(&[]);
+    let store = open(&server).await;
+    let refs = RefCodec::new(store.identity().secret);
+    let (account_id, supi) = ("msisdn-32470000001", "imsi-001010000000001");
+    let of = refs.account_key(&AccountId::new(account_id));
+    store.commit(&changes_everything(&store, of, ABSENT, [ABSENT; 2])).await.unwrap();
+    put(&store, ReferenceKind::Subscriber, &refs.subscriber_key(supi), 0, "subscriber").await;
+    assert!(server.keys().len() > 12, "{:?}", server.keys());
+    for name in server.keys() {
+        assert!(name.starts_with("nchf"), "{name}");
+        assert!(!name.contains("32470000001") && !name.contains("001010000000001"), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn all_keys_of_a_partition_carry_one_tag() {
+    let server = Server::redis(&[]);
+    let store = open(&server).await;
+    store.commit(&changes_everything(&store, account(7), ABSENT, [ABSENT; 2])).await.unwrap();
+    let tags: BTreeSet<String> =
+        server.keys().iter().filter_map(|name| Some(name.split_once('{')?.1.split_once('}')?.0.to_owned())).collect();
+    assert_eq!(tags.len(), 1, "{tags:?}");
+}
+
+#[tokio::test]
+async fn a_key_of_another_type_is_found_before_anything_is_written() {
+    let server = Server::redis(&[]);
+    let store = open(&server).await;
+    store.commit(&changes_everything(&store, account(7), ABSENT, [ABSENT; 2])).await.unwrap();
+    let names: Vec<String> = server.keys().into_iter().filter(|name| name.starts_with("nchf{")).collect();
+    assert_eq!(names.len(), 12, "account, 2 sessions, 3 journals, index, timers, 3 listings, outbox: {names:?}");
+    for wrong in &names {
+        // An index entry is a plain value, written over whatever is there.
+        if wrong.contains("}i:") {
+            continue;
+        }
+        for name in &names {
+            server.ask(&["DEL", name]);
+        }
+        server.ask(&["HSET", wrong, "another", "type"]);
+        let before = server.content();
+        let error = refusal(store.commit(&changes_everything(&store, account(7), ABSENT, [ABSENT; 2])).await);
+        assert!(error.contains("another type"), "{wrong}: {error}");
+        assert_eq!(server.content(), before, "{wrong} was found too late");
+    }
+}
+
+#[tokio::test]
+async fn an_evicting_server_is_never_ready() {
+    let server = Server::redis(&[]);
+    let store = open(&server).await;
+    store.ready().await.unwrap();
+    for policy in ["allkeys-lru", "volatile-ttl"] {
+        server.ask(&["CONFIG", "SET", "maxmemory-policy", policy]);
+        let error = refusal(store.ready().await);
+        assert!(error.contains(policy) && error.contains("noeviction"), "{error}");
+    }
+    server.ask(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
+    store.ready().await.unwrap();
+}
+
+#[tokio::test]
+async fn durability_is_demanded_of_the_server() {
+    let with = |server: &Server, durability| RedisStore::open(Settings { durability, ..settings(server) });
+    let forgetful = Server::redis(&[]);
+    let error = refusal(with(&forgetful, Durability::Fsync).await.unwrap().ready().await);
+    assert!(error.contains("appendonly no"), "{error}");
+    let error = refusal(with(&forgetful, Durability::Replicated).await);
+    assert!(error.contains("store.replicas"), "{error}");
+
+    let every_second = Server::redis(&["--appendonly", "yes", "--appendfsync", "everysec"]);
+    let error = refusal(with(&every_second, Durability::Fsync).await.unwrap().ready().await);
+    assert!(error.contains("appendfsync everysec"), "{error}");
+
+    let always = Server::redis(&["--appendonly", "yes", "--appendfsync", "always"]);
+    with(&always, Durability::Fsync).await.unwrap().ready().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_store_of_another_partition_count_is_refused() {
+    let server = Server::redis(&[]);
+    open(&server).await;
+    server.ask(&["HSET", "nchf:format", "partitions", "512"]);
+    let before = server.content();
+    let error = refusal(RedisStore::open(settings(&server)).await);
+    assert!(error.contains("512") && error.contains("1024"), "{error}");
+    assert_eq!(server.content(), before);
+}
+
+#[tokio::test]
+async fn a_store_that_needs_a_newer_program_is_refused_and_one_that_does_not_is_served() {
+    let server = Server::redis(&[]);
+    open(&server).await;
+    server.ask(&["HSET", "nchf:migrations", "2", "1 0123456789abcdef adds_something"]);
+    open(&server).await;
+    let status = Migrations::of(&settings(&server)).await.unwrap().status().await.unwrap();
+    let states: Vec<State> = status.iter().map(|status| status.state).collect();
+    assert_eq!((states, &*status[1].name), (vec![State::Applied, State::Unknown], "0002_adds_something"));
+
+    server.ask(&["HSET", "nchf:migrations", "3", "2 0123456789abcdef takes_something_away"]);
+    let error = refusal(RedisStore::open(settings(&server)).await);
+    assert!(error.contains("newer") && error.contains("takes_something_away"), "{error}");
+}
+
+#[tokio::test]
+async fn migrations_say_where_a_store_stands() {
+    let server = Server::redis(&[]);
+    let by_hand = Settings { migrate: false, ..settings(&server) };
+    let migrations = Migrations::of(&by_hand).await.unwrap();
+    assert!(refusal(RedisStore::open(by_hand.clone()).await).contains("nchf migrate up"));
+    assert!(refusal(migrations.verify().await).contains("nchf migrate up"));
+    assert_eq!(migrations.status().await.unwrap()[0].state, State::Pending);
+    assert!(server.keys().is_empty(), "asking changes nothing");
+
+    let names: Vec<String> = migrations.up().await.unwrap().into_iter().map(String::from).collect();
+    assert_eq!(names, ["0001_commit_function"]);
+    assert!(migrations.up().await.unwrap().is_empty(), "a second time changes nothing");
+    migrations.verify().await.unwrap();
+    assert_eq!(server.keys(), ["nchf:format", "nchf:migrations"], "the lock is given back");
+    RedisStore::open(by_hand.clone()).await.unwrap().ready().await.unwrap();
+
+    server.ask(&["FUNCTION", "LOAD", "REPLACE", "#!lua name=nchf_1\nredis.register_function('x', function() end)"]);
+    assert!(refusal(migrations.verify().await).contains("nchf_1"));
+    server.ask(&["HSET", "nchf:migrations", "1", "1 0123456789abcdef commit_function"]);
+    assert_eq!(migrations.status().await.unwrap()[0].state, State::Differs);
+    assert!(refusal(RedisStore::open(by_hand).await).contains("edited"));
+}
+
+#[tokio::test]
+async fn instances_that_open_a_new_store_at_once_agree() {
+    let server = Server::redis(&[]);
+    let (first, second, third) = tokio::join!(
+        RedisStore::open(settings(&server)),
+        RedisStore::open(settings(&server)),
+        RedisStore::open(settings(&server)),
+    );
+    let secrets: BTreeSet<[u8; 16]> =
+        [first, second, third].into_iter().map(|store| store.unwrap().identity().secret).collect();
+    assert_eq!(secrets.len(), 1);
+}
+
+#[tokio::test]
+async fn lost_functions_are_noticed_and_loaded_again_where_that_is_allowed() {
+    let server = Server::redis(&[]);
+    let by_itself = open(&server).await;
+    let by_hand = RedisStore::open(Settings { migrate: false, ..settings(&server) }).await.unwrap();
+    server.ask(&["FUNCTION", "FLUSH"]);
+    let error = refusal(by_itself.commit(&usual_update(&by_itself, 7, 0)).await);
+    assert!(error.contains("not applied"), "{error}");
+    assert!(refusal(by_hand.ready().await).contains("nchf_1"));
+    assert!(refusal(RedisStore::open(Settings { migrate: false, ..settings(&server) }).await).contains("nchf_1"));
+    by_itself.ready().await.unwrap();
+    by_hand.ready().await.unwrap();
+    by_itself.commit(&usual_update(&by_itself, 7, 0)).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_emptied_server_is_noticed() {
+    let server = Server::redis(&[]);
+    let store = open(&server).await;
+    server.ask(&["FLUSHALL"]);
+    assert!(refusal(store.ready().await).contains("lost"));
+    let another = open(&server).await;
+    another.ready().await.unwrap();
+    assert!(refusal(store.ready().await).contains("another store"));
+}
+
+#[tokio::test]
+async fn a_password_is_used_and_never_shown() {
+    let server = Server::redis(&[]);
+    server.ask(&["ACL", "SETUSER", "nchf", "on", ">open-sesame", "~nchf*", "+@all"]);
+    server.ask(&["ACL", "SETUSER", "default", "-fcall", "+acl"]);
+    let as_user = |password: &str| Settings {
+        url: server.url().replace("redis://", &format!("redis://nchf:{password}@")),
+        ..settings(&server)
+    };
+    let store = RedisStore::open(as_user("open-sesame")).await.unwrap();
+    store.commit(&usual_update(&store, 7, 0)).await.unwrap();
+    let error = refusal(RedisStore::open(as_user("wrong-word")).await);
+    assert!(!error.contains("wrong-word") && !error.contains("not found"), "{error}");
+    assert!(!format!("{:?}", as_user("open-sesame")).contains("sesame"));
+    let refused = open(&server).await;
+    let error = refusal(refused.commit(&usual_update(&refused, 8, 0)).await);
+    assert!(error.contains("NOPERM") || error.to_lowercase().contains("permission"), "{error}");
+}
+
+#[tokio::test]
+async fn an_address_that_is_none_is_refused_with_a_sentence() {
+    for url in ["", "localhost", "http://localhost", "redis://"] {
+        let settings = Settings { durability: Durability::Memory, ..Settings::new(url) };
+        if let Err(error) = RedisStore::open(settings).await {
+            assert!(matches!(error, Error::Unavailable { applied: Applied::No, .. }), "{url}: {error:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_cursor_that_no_page_gave_leads_nowhere() {
+    let server = Server::redis(&[]);
+    let store = open(&server).await;
+    store.commit(&changes_everything(&store, account(7), ABSENT, [ABSENT; 2])).await.unwrap();
+    let list = nchf::store::List::OpenSessions(account(7).partition());
+    for cursor in ["", ":", "x:y", "nan:", "inf:", "1", "9e99:"] {
+        assert_eq!(store.list(&list, Some(cursor), 10).await.unwrap().items.len(), 0, "{cursor:?}");
+    }
+}
