@@ -192,6 +192,19 @@ impl fmt::Debug for Identity {
     }
 }
 
+/// What an answered commit survives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Durability {
+    /// The death of any instance, as long as the store lives. An embedded store dies with its instance and may lose
+    /// the last 100 ms.
+    Memory,
+    /// A crash of the store or its machine.
+    Fsync,
+    /// The loss of the store's master, or its separation from everyone else.
+    Replicated,
+}
+
 /// Why the store could not do it. Nothing here is the consumer's fault.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
