@@ -9,6 +9,7 @@ pub mod demo;
 pub mod directory;
 pub mod http;
 pub mod ledger;
+pub mod serve;
 pub mod store;
 pub mod telemetry;
 pub mod transact;

@@ -1,6 +1,236 @@
-//! The program.
+//! The program: subcommands, and what they print.
 
-fn main() {
-    let name = std::env::args().nth(2).unwrap_or_default();
-    print!("{}", nchf::http::openapi::yaml(&nchf::http::openapi::named(&name).expect("a name")));
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand};
+use nchf::config::{Config, Overrides, StoreUrl};
+use nchf::serve::{self, Instance};
+use nchf::{bench, http, telemetry};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// A 5G charging function (CHF): Nchf_ConvergedCharging without a state of its own.
+#[derive(Parser)]
+#[command(version, about, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs the charging function.
+    Serve(Settings),
+    /// Brings a Redis store to the current format, or says where it stands.
+    Migrate {
+        #[command(subcommand)]
+        step: Migrate,
+        #[command(flatten)]
+        settings: Settings,
+    },
+    /// Plays SMFs over HTTP/2 against a running charging function, and measures it.
+    Bench(bench::Args),
+    /// Prints the document of a service.
+    Openapi {
+        /// nchf-convergedcharging, nchf-offlineonlycharging or admin.
+        name: String,
+        /// JSON instead of YAML.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Validates a configuration, or prints the effective one with secrets masked.
+    Config {
+        #[command(subcommand)]
+        step: Show,
+        #[command(flatten)]
+        settings: Settings,
+    },
+    /// Asks a running instance whether it is ready; exit status 0 if it is.
+    Health {
+        /// The instance's admin listener.
+        #[arg(long, env = "NCHF_ADMIN_LISTEN", default_value = "127.0.0.1:8001")]
+        admin_listen: String,
+    },
+}
+
+#[derive(Subcommand)]
+enum Migrate {
+    /// Applies what is pending.
+    Up,
+    /// Says what is applied and what is pending.
+    Status,
+    /// Compares what is applied with what this program knows; exit status 1 if it differs.
+    Verify,
+}
+
+#[derive(Subcommand)]
+enum Show {
+    Check,
+    Print,
+}
+
+#[derive(Args)]
+struct Settings {
+    /// TOML file; unknown keys are an error.
+    #[arg(long, env = "NCHF_CONFIG", global = true)]
+    config: Option<PathBuf>,
+    /// Nchf services: HTTP/2 prior knowledge and HTTP/1.1 on one port [default: 127.0.0.1:8000].
+    #[arg(long, env = "NCHF_LISTEN", global = true)]
+    listen: Option<String>,
+    /// Operator's side: admin API, Swagger UI, metrics, health [default: 127.0.0.1:8001].
+    #[arg(long, env = "NCHF_ADMIN_LISTEN", global = true)]
+    admin_listen: Option<String>,
+    /// `embedded:DIR` or `redis://host:port` [default: embedded:./nchf-data].
+    #[arg(long, env = "NCHF_STORE", global = true)]
+    store: Option<String>,
+    /// NF instance id, a UUID [default: random, kept by the store].
+    #[arg(long, env = "NCHF_INSTANCE_ID", global = true)]
+    instance_id: Option<String>,
+    /// Provisions the demo data where it is missing.
+    #[arg(long, env = "NCHF_DEMO", global = true)]
+    demo: bool,
+    /// Bearer token of the operator's side.
+    #[arg(long, env = "NCHF_ADMIN_TOKEN", global = true, hide_env_values = true, hide = true)]
+    admin_token: Option<String>,
+}
+
+impl Settings {
+    fn load(self) -> Result<Config, nchf::config::Error> {
+        let overrides = Overrides {
+            listen: self.listen,
+            admin_listen: self.admin_listen,
+            store: self.store,
+            instance_id: self.instance_id,
+            demo: self.demo,
+            admin_token: self.admin_token,
+        };
+        Config::load(self.config.as_deref(), overrides)
+    }
+}
+
+/// A configuration that cannot be used.
+const BAD_CONFIGURATION: u8 = 2;
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("nchf: {error:#}");
+            let is_configuration = error.downcast_ref::<nchf::config::Error>().is_some();
+            if is_configuration { ExitCode::from(BAD_CONFIGURATION) } else { ExitCode::FAILURE }
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Serve(settings) => {
+            let config = settings.load()?;
+            telemetry::log_to_stderr(&config.log).map_err(anyhow::Error::msg)?;
+            runtime()?.block_on(serve(&config))
+        }
+        Command::Migrate { step, settings } => runtime()?.block_on(migrate(step, &settings.load()?)),
+        Command::Bench(args) => {
+            println!("{}", bench::run(&args)?);
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Openapi { name, json } => {
+            let names = http::openapi::DOCUMENTS.map(|(name, _)| name).join(", ");
+            let document = http::openapi::named(&name).context(format!("no document {name}: there are {names}"))?;
+            let text = if json { document.to_pretty_json()? + "\n" } else { http::openapi::yaml(&document) };
+            print!("{text}");
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Config { step, settings } => {
+            let config = settings.load()?;
+            match step {
+                Show::Check => println!("the configuration can be used"),
+                Show::Print => print!("{}", config.to_toml()),
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Health { admin_listen } => Ok(health(&admin_listen)),
+    }
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
+async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
+    use tokio::signal::unix::{SignalKind, signal};
+
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let instance = Instance::start(config).await?;
+    println!("nchf: charging on http://{}", instance.address());
+    println!("nchf: operator's side on http://{}/docs", instance.operator_address());
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        why = instance.store_failed() => {
+            // Going on would answer for what is not kept.
+            anyhow::bail!("the store has failed and can no longer be trusted: {why}");
+        }
+    }
+    tracing::info!("shutting down");
+    instance.stop().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn migrate(step: Migrate, config: &Config) -> anyhow::Result<ExitCode> {
+    use nchf::store::redis::migrate::Migrations;
+
+    let StoreUrl::Redis(url) = config.store_url()? else {
+        anyhow::bail!("store.url = {}: only a Redis store has migrations", config.store.url);
+    };
+    let migrations = Migrations::of(&serve::redis_settings(config, url)).await?;
+    match step {
+        Migrate::Up => {
+            let applied = migrations.up().await?;
+            for name in &applied {
+                println!("applied {name}");
+            }
+            println!("{} applied; the store is up to date", applied.len());
+        }
+        Migrate::Status => {
+            for migration in migrations.status().await? {
+                println!("{}: {}", migration.name, migration.state);
+            }
+        }
+        Migrate::Verify => migrations.verify().await?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A hand-written HTTP/1.1 request, so that a container needs no other program for its health check.
+fn health(address: &str) -> ExitCode {
+    use std::io::{Read, Write};
+    use std::time::Duration;
+
+    let ask = || -> std::io::Result<String> {
+        let mut connection = std::net::TcpStream::connect(address)?;
+        connection.set_read_timeout(Some(Duration::from_secs(3)))?;
+        connection.write_all(b"GET /readyz HTTP/1.1\r\nhost: health\r\nconnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        connection.take(4096).read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    match ask() {
+        Ok(answer) if answer.starts_with("HTTP/1.1 200") => {
+            println!("ready");
+            ExitCode::SUCCESS
+        }
+        Ok(answer) => {
+            println!("not ready: {}", answer.lines().last().unwrap_or_default());
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            println!("no answer from {address}: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }

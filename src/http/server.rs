@@ -92,6 +92,11 @@ impl Workers {
         Ok(made)
     }
 
+    /// The first worker's runtime, for work that belongs to no request.
+    pub fn first(&self) -> &Handle {
+        &self.workers[0].handle
+    }
+
     /// Serves at `address`. The first router is served by the first worker and so on; with fewer routers than workers the
     /// last workers do not serve this listener.
     ///

@@ -195,14 +195,16 @@ impl fmt::Debug for Identity {
     }
 }
 
-/// What a change survives once `commit` has answered `Ok`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What an answered commit survives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Durability {
-    /// The death of any instance of this program; the store itself keeps it in memory.
+    /// The death of any instance, as long as the store lives. An embedded store dies with its instance and may lose
+    /// the last 100 ms.
     Memory,
-    /// A crash of the store, or a power cut: it is on the disk.
+    /// A crash of the store or its machine.
     Fsync,
-    /// The loss of the store's master: every replica that could be promoted has it.
+    /// The loss of the store's master, or its separation from everyone else.
     Replicated,
 }
 
@@ -229,18 +231,6 @@ impl Error {
     pub fn corrupt(reason: impl fmt::Display) -> Self {
         Self::Corrupt(reason.to_string().into())
     }
-}
-
-/// What the answer to a commit waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Durability {
-    /// The store's memory: survives the death of any instance, not that of the store.
-    Memory,
-    /// The store's disk: survives a crash of the store.
-    Fsync,
-    /// All replicas of the store: survives the loss of its master.
-    Replicated,
 }
 
 /// Whether a failed commit may have happened all the same.

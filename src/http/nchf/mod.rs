@@ -35,12 +35,20 @@ pub struct Nchf {
     pub settings: Arc<Settings>,
 }
 
+#[derive(Clone)]
 pub struct Settings {
     pub charging: Charging,
     /// Scheme and authority of `Location`; by default those of the request.
     pub api_root: Option<String>,
     /// The listener speaks TLS.
     pub is_tls: bool,
+}
+
+impl Settings {
+    /// For a listener that speaks plain HTTP.
+    pub fn without_tls(&self) -> Self {
+        Self { is_tls: false, ..self.clone() }
+    }
 }
 
 const CONVERGED: &str = "/nchf-convergedcharging/v3/chargingdata";

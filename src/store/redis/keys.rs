@@ -121,6 +121,7 @@ fn kind_name(kind: ReferenceKind) -> &'static str {
         ReferenceKind::Subscriber => "subscriber",
         ReferenceKind::TariffPlan => "plan",
         ReferenceKind::TariffPlanVersion => "plan-version",
+        ReferenceKind::CatalogStamp => "plan-stamp",
     }
 }
 

@@ -10,7 +10,7 @@
 
 mod connect;
 pub mod keys;
-mod migrate;
+pub mod migrate;
 mod ready;
 mod reply;
 mod steps;

@@ -1,5 +1,6 @@
 //! The conformance suite: one list of properties, every store. A property that only one store has is tested beside it.
 
+mod embedded;
 mod memory;
 mod place;
 mod properties;
@@ -75,3 +76,4 @@ conforms!(
         None => return eprintln!("no valkey-server on the path nor in NCHF_TEST_VALKEY: not tested"),
     }
 );
+conforms!(on_embedded, crate::store::embedded::Place::new());

@@ -1,0 +1,183 @@
+//! The composition root: from a configuration to a running instance, and to its end.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+use crate::app::{App, Shared};
+use crate::clock::SystemClock;
+use crate::config::{Config, StoreUrl};
+use crate::demo;
+use crate::http::auth::Token;
+use crate::http::health::Draining;
+use crate::http::nchf::{self, Nchf};
+use crate::http::operator;
+use crate::http::server::{Server, Settings, Tls, TlsFiles, Workers};
+use crate::store::embedded::{self, EmbeddedStore};
+use crate::store::redis::{self, RedisStore};
+use crate::store::{RefCodec, Store};
+
+/// A running instance.
+pub struct Instance {
+    workers: Workers,
+    nchf: Server,
+    operator: Server,
+    draining: Draining,
+    drain: Duration,
+    store: Opener,
+}
+
+impl Instance {
+    /// Opens the store, provisions what the configuration asks for, and listens.
+    ///
+    /// # Errors
+    ///
+    /// What an operator can mend, in a sentence.
+    pub async fn start(config: &Config) -> anyhow::Result<Self> {
+        let opener = Opener::new(config)?;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let workers = Workers::start(config.workers.unwrap_or(cores))?;
+        let mut stores = workers.build(|_| opener.clone().open()).await?.into_iter();
+        let first = stores.next().context("there is always a worker")?;
+        first.ready().await.map_err(|error| anyhow::anyhow!("the store is not ready: {error}"))?;
+
+        let refs = RefCodec::new(first.identity().secret);
+        let shared = Arc::new(Shared::new(Arc::new(SystemClock), refs, config.rules()?, config.http.deadline_ms));
+        let tls = config.tls.as_ref().map(|tls| {
+            let files = TlsFiles {
+                certificate: tls.certificate.clone(),
+                key: tls.key.clone(),
+                client_ca: tls.client_ca.clone(),
+            };
+            Tls::from_files(&files).context("tls")
+        });
+        let tls = tls.transpose()?;
+        let settings = Arc::new(nchf::Settings {
+            charging: config.charging.clone(),
+            api_root: config.http.api_root.clone(),
+            is_tls: tls.is_some(),
+        });
+        let apps: Vec<Nchf> = [first]
+            .into_iter()
+            .chain(stores)
+            .map(|store| Nchf { app: App { store, shared: Arc::clone(&shared) }, settings: Arc::clone(&settings) })
+            .collect();
+
+        let control = apps[0].app.clone();
+        let demo = config.demo;
+        workers.first().spawn(prepare(control.clone(), demo)).await??;
+        workers.first().spawn(watch_catalog(control));
+
+        let draining = Draining::default();
+        let operator_nchf = Nchf { settings: Arc::new(settings.without_tls()), ..apps[0].clone() };
+        let token = Token::new(config.admin.token.as_deref());
+        let operator_routes = operator::routes(operator_nchf, token, draining.clone());
+        let limits = Settings {
+            connections_max: config.http.connections_max,
+            connections_per_peer_max: config.http.connections_per_peer_max,
+            in_flight_max: u32::try_from(config.http.in_flight_max).unwrap_or(u32::MAX),
+            ..Settings::default()
+        };
+        let routes = apps.into_iter().map(nchf::routes).collect();
+        let nchf = workers.listen(config.listen, tls, limits.clone(), routes).await?;
+        let operator = workers.listen(config.admin_listen, None, limits, vec![operator_routes]).await?;
+        let drain = Duration::from_secs(u64::from(config.http.drain_secs));
+        Ok(Self { workers, nchf, operator, draining, drain, store: opener })
+    }
+
+    /// Where the Nchf services are.
+    pub fn address(&self) -> SocketAddr {
+        self.nchf.address()
+    }
+
+    /// Where the operator's side is.
+    pub fn operator_address(&self) -> SocketAddr {
+        self.operator.address()
+    }
+
+    /// Ends when the store can no longer be written and the process must not go on.
+    pub async fn store_failed(&self) -> Box<str> {
+        match &self.store {
+            Opener::Embedded(store) => store.failed().await,
+            Opener::Redis(_) => std::future::pending().await,
+        }
+    }
+
+    /// Not ready, then GOAWAY, then the end of what is under way.
+    pub async fn stop(self) {
+        self.draining.begin();
+        let drained = self.nchf.drain(self.drain).await;
+        if !drained.in_time() {
+            tracing::warn!(
+                requests = drained.requests_cut,
+                connections = drained.connections_cut,
+                "not everything ended in time"
+            );
+        }
+        self.operator.drain(Duration::from_secs(1)).await;
+        self.workers.stop();
+    }
+}
+
+/// Opens the store once for each worker: Redis connections belong to the runtime that polls them, the embedded store is
+/// one for all.
+#[derive(Clone)]
+enum Opener {
+    Embedded(EmbeddedStore),
+    Redis(Arc<redis::Settings>),
+}
+
+impl Opener {
+    fn new(config: &Config) -> anyhow::Result<Self> {
+        Ok(match config.store_url()? {
+            StoreUrl::Embedded(directory) => {
+                let settings =
+                    embedded::Settings { durability: config.durability(), ..embedded::Settings::at(directory) };
+                Self::Embedded(EmbeddedStore::open(&settings, Arc::new(SystemClock))?)
+            }
+            StoreUrl::Redis(url) => Self::Redis(Arc::new(redis_settings(config, url))),
+        })
+    }
+
+    async fn open(self) -> anyhow::Result<Arc<dyn Store>> {
+        Ok(match self {
+            Self::Embedded(store) => Arc::new(store),
+            Self::Redis(settings) => Arc::new(RedisStore::open(redis::Settings::clone(&settings)).await?),
+        })
+    }
+}
+
+/// How the configuration wants Redis to be used.
+pub fn redis_settings(config: &Config, url: String) -> redis::Settings {
+    redis::Settings {
+        deadline: Duration::from_millis(u64::from(config.store.deadline_ms)),
+        durability: config.durability(),
+        migrate: config.store.migrate,
+        ..redis::Settings::new(url)
+    }
+}
+
+async fn prepare(app: App, demo: bool) -> anyhow::Result<()> {
+    if demo {
+        demo::provision(&app).await.map_err(|failure| anyhow::anyhow!("the demo data: {failure:?}"))?;
+    }
+    app.refresh_catalog().await?;
+    Ok(())
+}
+
+/// How often another instance's change of a tariff plan is looked for; costs one small read.
+const CATALOG_EVERY: Duration = Duration::from_secs(1);
+
+async fn watch_catalog(app: App) {
+    let mut known = None;
+    loop {
+        tokio::time::sleep(CATALOG_EVERY).await;
+        // While the store is away there is nothing to learn; requests say so where it matters.
+        let Ok(stamp) = app.catalog_stamp().await else { continue };
+        if known != Some(stamp) && app.refresh_catalog().await.is_ok() {
+            known = Some(stamp);
+        }
+    }
+}
