@@ -182,7 +182,7 @@ async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
 }
 
 async fn migrate(step: Migrate, config: &Config) -> anyhow::Result<ExitCode> {
-    use nchf::store::redis::migrate::Migrations;
+    use nchf::store::redis::Migrations;
 
     let StoreUrl::Redis(url) = config.store_url()? else {
         anyhow::bail!("store.url = {}: only a Redis store has migrations", config.store.url);

@@ -4,6 +4,7 @@
 //! it again changes nothing, so the lock only spares work. Whoever comes first also writes what never changes: the
 //! partition count, and the store's identity.
 
+use std::fmt;
 use std::time::Duration;
 
 use redis::{Value, cmd};
@@ -55,6 +56,17 @@ pub enum State {
     Differs,
     /// Applied by a newer program; this one can work with it.
     Unknown,
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Applied => "applied",
+            Self::Pending => "pending",
+            Self::Differs => "applied with other content than this program has",
+            Self::Unknown => "applied by a newer program",
+        })
+    }
 }
 
 /// For the operator: a store's migrations, without opening it.

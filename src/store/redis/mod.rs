@@ -10,7 +10,7 @@
 
 mod connect;
 pub mod keys;
-pub mod migrate;
+mod migrate;
 mod ready;
 mod reply;
 mod steps;
