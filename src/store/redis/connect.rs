@@ -17,7 +17,7 @@ use bb8_redis::bb8::{ManageConnection, Pool, RunError};
 use redis::aio::MultiplexedConnection;
 use redis::io::tcp::TcpSettings;
 use redis::{Cmd, ConnectionInfo, ErrorKind, IntoConnectionInfo, ProtocolVersion, RedisError, ServerErrorKind, Value};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Settings;
 use crate::store::{Applied, Error};
@@ -42,8 +42,8 @@ pub struct Links {
 }
 
 impl Links {
-    /// Connects nothing yet.
-    pub async fn new(settings: &Settings) -> Result<Self, Error> {
+    /// Connects nothing yet; belongs to the runtime it is called on.
+    pub fn new(settings: &Settings) -> Result<Self, Error> {
         let manager = Manager::new(settings).map_err(|error| not_sent(format!("store address: {error}")))?;
         let pool = Pool::builder()
             .max_size(ASIDE_MAX)
@@ -77,6 +77,11 @@ impl Links {
     pub async fn aside(&self, cmd: &Cmd) -> Result<Value, Error> {
         let until = Instant::now() + self.deadline;
         timeout_at(until, self.attempt_aside(cmd)).await.unwrap_or(Err(Failure::Late)).map_err(Failure::of_a_read)
+    }
+
+    /// Bounds a call that asks several times, as one that asks once is bounded by itself. Only for what changes nothing.
+    pub async fn in_time<T>(&self, call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        timeout(self.deadline, call).await.unwrap_or_else(|_| Err(Failure::Late.of_a_read()))
     }
 
     async fn attempt(&self, cmd: &Cmd, until: Instant) -> Result<Value, Failure> {
@@ -220,7 +225,7 @@ impl ManageConnection for Manager {
     type Error = RedisError;
 
     async fn connect(&self) -> Result<Link, RedisError> {
-        let connecting = tokio::time::timeout(self.connect_timeout, self.redis.connect());
+        let connecting = timeout(self.connect_timeout, self.redis.connect());
         let mut connection =
             connecting.await.map_err(|_| RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut)))??;
         connection.set_response_timeout(self.answer_timeout);
