@@ -5,23 +5,23 @@
 //! Redis Cluster: partition `i` into the slots `16 i` to `16 i + 15`. No name holds an identity: accounts, subscribers
 //! and index entries are named by keyed hashes.
 //!
-//! | key (`T` = tag)             | type       | holds                                                                  |
-//! |-----------------------------|------------|------------------------------------------------------------------------|
-//! | `nchf{T}a:<account>`        | string     | account: version (8 bytes, big-endian), document                       |
-//! | `nchf{T}s:<ref>`            | string, PX | charging session: version, document                                    |
-//! | `nchf{T}j:<ref>`            | list       | the session's journal                                                  |
-//! | `nchf{T}l:<account>`        | list       | the account's own journal                                              |
-//! | `nchf{T}i:<index key>`      | string, PX | index entry                                                            |
-//! | `nchf{T}t`                  | sorted set | timers: reference by due time in milliseconds                          |
-//! | `nchf{T}o:<shelf>`          | sorted set | open sessions: reference by account (see [`account_score`])            |
-//! | `nchf{T}c`                  | sorted set | closed sessions: reference by time of closing                          |
-//! | `nchf{T}k:<account>`        | sorted set | closed sessions of one account: reference by time of closing           |
-//! | `nchf{T}x`                  | stream     | outbox, field `d`                                                      |
-//! | `nchf{T}r:<kind>:<id>`      | string     | reference document: version, document; `T` by a hash of the id         |
-//! | `nchf{T}n:<kind>`           | sorted set | the ids of these documents, all with score 0                           |
-//! | `nchf:format`               | hash       | partition count, secret, instance id; written once                     |
-//! | `nchf:migrations`           | hash       | number → needed migration, checksum, name                              |
-//! | `nchf:migrating`            | string, PX | held by whoever applies migrations                                     |
+//! | key (`T` = tag)             | type       | holds                                                               |
+//! |-----------------------------|------------|---------------------------------------------------------------------|
+//! | `nchf{T}a:<account>`        | string     | account: version (8 bytes, big-endian), document                    |
+//! | `nchf{T}s:<ref>`            | string, PX | charging session: version, document                                 |
+//! | `nchf{T}j:<ref>`            | list       | the session's journal                                               |
+//! | `nchf{T}l:<account>`        | list       | the account's own journal                                           |
+//! | `nchf{T}i:<index key>`      | string, PX | index entry                                                         |
+//! | `nchf{T}t`                  | sorted set | timers: reference by due time in milliseconds                       |
+//! | `nchf{T}o:<shelf>`          | sorted set | open sessions: reference by account (see [`account_score`])         |
+//! | `nchf{T}c`                  | sorted set | closed sessions: reference by time of closing                       |
+//! | `nchf{T}k:<account>`        | sorted set | closed sessions of one account: reference by time of closing        |
+//! | `nchf{T}x`                  | stream     | outbox, field `d`                                                   |
+//! | `nchf{T}r:<kind>:<id>`      | string     | reference document: version, document; `T` by a hash of the id      |
+//! | `nchf{T}n:<kind>`           | sorted set | the ids of these documents, all with score 0                        |
+//! | `nchf:format`               | hash       | partition count, secret, instance id; written once                  |
+//! | `nchf:migrations`           | hash       | number → needed migration, checksum, name                           |
+//! | `nchf:migrating`            | string, PX | held by whoever applies migrations                                  |
 //!
 //! One entry lists an open session for its account and for its partition: the entries of an account stand together,
 //! because the account is their score. The partition's entries lie on [`SHELVES`] shelves in the order of the scores,
