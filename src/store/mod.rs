@@ -212,7 +212,7 @@ pub enum Durability {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Some version was not the expected one; nothing was changed. Carries the current account and first session
-    /// when the store could read them in the same step, so that a retry costs one round trip.
+    /// when the store could read them in the same step, so that a retry costs one round trip; its `index` is empty.
     #[error("a document changed since it was read")]
     Conflict(Option<Box<Snapshot>>),
     /// The store did not answer, or answered that it cannot serve now.

@@ -17,7 +17,7 @@ use bb8_redis::bb8::{ManageConnection, Pool, RunError};
 use redis::aio::MultiplexedConnection;
 use redis::io::tcp::TcpSettings;
 use redis::{Cmd, ConnectionInfo, ErrorKind, IntoConnectionInfo, ProtocolVersion, RedisError, ServerErrorKind, Value};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Settings;
 use crate::store::{Applied, Error};
@@ -42,8 +42,8 @@ pub struct Links {
 }
 
 impl Links {
-    /// Connects nothing yet.
-    pub async fn new(settings: &Settings) -> Result<Self, Error> {
+    /// Connects nothing yet; belongs to the runtime it is called on.
+    pub fn new(settings: &Settings) -> Result<Self, Error> {
         let manager = Manager::new(settings).map_err(|error| not_sent(format!("store address: {error}")))?;
         let pool = Pool::builder()
             .max_size(ASIDE_MAX)
@@ -79,6 +79,12 @@ impl Links {
         timeout_at(until, self.attempt_aside(cmd)).await.unwrap_or(Err(Failure::Late)).map_err(Failure::of_a_read)
     }
 
+    /// Bounds a call that asks several times, as one that asks once is bounded by itself. Only for what may
+    /// be repeated without harm.
+    pub async fn in_time<T>(&self, call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        timeout(self.deadline, call).await.unwrap_or_else(|_| Err(Failure::Late.of_a_read()))
+    }
+
     async fn attempt(&self, cmd: &Cmd, until: Instant) -> Result<Value, Failure> {
         let hot = &self.hot[self.turn.fetch_add(1, Ordering::Relaxed) % self.hot.len()];
         if let Some(link) = hot.link() {
@@ -112,7 +118,7 @@ impl Links {
                 RunError::TimedOut => "no connection within the connect timeout".into(),
             })
         })?;
-        link.ask(cmd).await.map_err(Failure::Asked)
+        link.clone().ask(cmd).await.map_err(Failure::Asked)
     }
 }
 
@@ -131,8 +137,8 @@ struct Health {
 
 impl Link {
     /// Dropping the future leaves the connection sound: the answer is thrown away when it comes.
-    async fn ask(&self, cmd: &Cmd) -> Result<Value, RedisError> {
-        let answer = cmd.query_async(&mut self.connection.clone()).await;
+    async fn ask(mut self, cmd: &Cmd) -> Result<Value, RedisError> {
+        let answer = cmd.query_async(&mut self.connection).await;
         self.health.note(answer.as_ref().err());
         answer
     }
@@ -220,7 +226,7 @@ impl ManageConnection for Manager {
     type Error = RedisError;
 
     async fn connect(&self) -> Result<Link, RedisError> {
-        let connecting = tokio::time::timeout(self.connect_timeout, self.redis.connect());
+        let connecting = timeout(self.connect_timeout, self.redis.connect());
         let mut connection =
             connecting.await.map_err(|_| RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut)))??;
         connection.set_response_timeout(self.answer_timeout);
@@ -228,7 +234,7 @@ impl ManageConnection for Manager {
     }
 
     async fn is_valid(&self, link: &mut Link) -> Result<(), RedisError> {
-        link.ask(&redis::cmd("PING")).await.map(drop)
+        link.clone().ask(&redis::cmd("PING")).await.map(drop)
     }
 
     fn has_broken(&self, link: &mut Link) -> bool {
@@ -299,4 +305,77 @@ fn refused(error: &RedisError) -> bool {
 
 fn not_sent(reason: String) -> Error {
     Error::unavailable(Applied::No, reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    fn applied(failure: Failure) -> Option<Applied> {
+        match failure.of_a_write() {
+            Error::Unavailable { applied, .. } => Some(applied),
+            Error::Conflict(_) | Error::Corrupt(_) => None,
+        }
+    }
+
+    fn answered(code: &str, detail: &str) -> Failure {
+        Failure::Asked(redis::make_extension_error(code.to_owned(), Some(detail.to_owned())))
+    }
+
+    #[test]
+    fn what_redis_refuses_before_running_it_was_not_applied() {
+        for code in ["OOM", "MISCONF", "NOREPLICAS", "BUSY", "NOAUTH"] {
+            assert_eq!(applied(answered(code, "")), Some(Applied::No), "{code}");
+        }
+        for kind in [
+            ServerErrorKind::Ask,
+            ServerErrorKind::BusyLoading,
+            ServerErrorKind::ClusterDown,
+            ServerErrorKind::CrossSlot,
+            ServerErrorKind::MasterDown,
+            ServerErrorKind::Moved,
+            ServerErrorKind::NoPerm,
+            ServerErrorKind::ReadOnly,
+            ServerErrorKind::TryAgain,
+        ] {
+            let error = RedisError::from((ErrorKind::Server(kind), "refused"));
+            assert_eq!(applied(Failure::Asked(error)), Some(Applied::No), "{kind:?}");
+        }
+        assert_eq!(applied(answered("ERR", "Function not found")), Some(Applied::No));
+        assert_eq!(applied(Failure::NotSent("refused".into())), Some(Applied::No));
+    }
+
+    #[test]
+    fn whatever_else_happens_after_sending_may_have_been_applied() {
+        for kind in [io::ErrorKind::TimedOut, io::ErrorKind::BrokenPipe, io::ErrorKind::ConnectionReset] {
+            let error = RedisError::from(io::Error::from(kind));
+            assert_eq!(applied(Failure::Asked(error)), Some(Applied::Unknown), "{kind:?}");
+        }
+        assert_eq!(applied(answered("ERR", "something nobody thought of")), Some(Applied::Unknown));
+        assert_eq!(applied(Failure::Asked(RedisError::from((ErrorKind::Parse, "unreadable")))), Some(Applied::Unknown));
+        assert_eq!(applied(Failure::Late), Some(Applied::Unknown));
+    }
+
+    #[test]
+    fn a_connection_is_given_up_when_it_is_lost_demoted_or_late_again() {
+        let late = RedisError::from(io::Error::from(io::ErrorKind::TimedOut));
+        let health = Health::default();
+        for answer in [Some(&late), None, Some(&late)] {
+            health.note(answer);
+        }
+        assert!(!health.is_broken(), "late, but not twice in a row");
+        health.note(Some(&late));
+        assert!(health.is_broken());
+
+        for error in [
+            RedisError::from(io::Error::from(io::ErrorKind::UnexpectedEof)),
+            RedisError::from((ErrorKind::Server(ServerErrorKind::ReadOnly), "a replica now")),
+        ] {
+            let health = Health::default();
+            health.note(Some(&error));
+            assert!(health.is_broken(), "{error}");
+        }
+    }
 }

@@ -5,27 +5,28 @@
 //! Redis Cluster: partition `i` into the slots `16 i` to `16 i + 15`. No name holds an identity: accounts, subscribers
 //! and index entries are named by keyed hashes.
 //!
-//! | key (`T` = tag)             | type       | holds                                                                  |
-//! |-----------------------------|------------|------------------------------------------------------------------------|
-//! | `nchf{T}a:<account>`        | string     | account: version (8 bytes, big-endian), document                       |
-//! | `nchf{T}s:<ref>`            | string, PX | charging session: version, document                                    |
-//! | `nchf{T}j:<ref>`            | list       | the session's journal                                                  |
-//! | `nchf{T}l:<account>`        | list       | the account's own journal                                              |
-//! | `nchf{T}i:<index key>`      | string, PX | index entry                                                            |
-//! | `nchf{T}t`                  | sorted set | timers: reference by due time in milliseconds                          |
-//! | `nchf{T}o`                  | sorted set | open sessions: reference by account (see [`account_score`])            |
-//! | `nchf{T}c`                  | sorted set | closed sessions: reference by time of closing                          |
-//! | `nchf{T}k:<account>`        | sorted set | closed sessions of one account: reference by time of closing           |
-//! | `nchf{T}x`                  | stream     | outbox, field `d`                                                      |
-//! | `nchf{T}r:<kind>:<id>`      | string     | reference document: version, document; `T` by a hash of the id         |
-//! | `nchf{T}n:<kind>`           | sorted set | the ids of these documents, all with score 0                           |
-//! | `nchf:format`               | hash       | partition count, secret, instance id; written once                     |
-//! | `nchf:migrations`           | hash       | number → needed migration, checksum, name                              |
-//! | `nchf:migrating`            | string, PX | held by whoever applies migrations                                     |
+//! | key (`T` = tag)             | type       | holds                                                               |
+//! |-----------------------------|------------|---------------------------------------------------------------------|
+//! | `nchf{T}a:<account>`        | string     | account: version (8 bytes, big-endian), document                    |
+//! | `nchf{T}s:<ref>`            | string, PX | charging session: version, document                                 |
+//! | `nchf{T}j:<ref>`            | list       | the session's journal                                               |
+//! | `nchf{T}l:<account>`        | list       | the account's own journal                                           |
+//! | `nchf{T}i:<index key>`      | string, PX | index entry                                                         |
+//! | `nchf{T}t`                  | sorted set | timers: reference by due time in milliseconds                       |
+//! | `nchf{T}o:<shelf>`          | sorted set | open sessions: reference by account (see [`account_score`])         |
+//! | `nchf{T}c`                  | sorted set | closed sessions: reference by time of closing                       |
+//! | `nchf{T}k:<account>`        | sorted set | closed sessions of one account: reference by time of closing        |
+//! | `nchf{T}x`                  | stream     | outbox, field `d`                                                   |
+//! | `nchf{T}r:<kind>:<id>`      | string     | reference document: version, document; `T` by a hash of the id      |
+//! | `nchf{T}n:<kind>`           | sorted set | the ids of these documents, all with score 0                        |
+//! | `nchf:format`               | hash       | partition count, secret, instance id; written once                  |
+//! | `nchf:migrations`           | hash       | number → needed migration, checksum, name                           |
+//! | `nchf:migrating`            | string, PX | held by whoever applies migrations                                  |
 //!
-//! The open sessions of an account and of its partition are one set. An open session thus has one entry of some 130
-//! bytes for both listings; a set for each account would cost 150 more for an account with one session. The timers
-//! cannot serve as a listing: a session may have no timer, and entries move.
+//! One entry lists an open session for its account and for its partition: the entries of an account stand together,
+//! because the account is their score. The partition's entries lie on [`SHELVES`] shelves in the order of the scores,
+//! short enough for Redis to keep them packed (60 bytes an entry instead of 150) up to some two million open sessions.
+//! The timers cannot serve as a listing: a session may have no timer, and entries move.
 
 use std::sync::LazyLock;
 
@@ -39,6 +40,9 @@ pub const MIGRATING: &str = "nchf:migrating";
 
 /// Number of homes of reference documents: enough to spread them over any cluster, few enough for a listing to ask all.
 pub const REFERENCE_HOMES: u16 = 64;
+
+/// Into how many sorted sets the open sessions of a partition are divided.
+pub const SHELVES: u8 = 16;
 
 const SLOTS: u16 = 16384;
 const SLOTS_PER_PARTITION: u16 = SLOTS / PARTITIONS;
@@ -67,8 +71,19 @@ pub fn timers(partition: Partition) -> String {
     format!("nchf{{{}}}t", tag(partition))
 }
 
-pub fn open(partition: Partition) -> String {
-    format!("nchf{{{}}}o", tag(partition))
+/// `shelf` is below [`SHELVES`].
+pub fn open(partition: Partition, shelf: u8) -> String {
+    format!("nchf{{{}}}o:{shelf:x}", tag(partition))
+}
+
+pub fn open_of(key: AccountKey) -> String {
+    open(key.partition(), shelf(account_score(key)))
+}
+
+/// Where a score belongs: the shelves divide the scores from the smallest to the largest.
+pub fn shelf(account_score: i64) -> u8 {
+    let from_zero = account_score.saturating_add(SCORE_OFFSET).clamp(0, 2 * SCORE_OFFSET - 1);
+    (from_zero / (2 * SCORE_OFFSET / i64::from(SHELVES))) as u8
 }
 
 pub fn closed(partition: Partition) -> String {
@@ -100,8 +115,10 @@ pub fn all_references(kind: ReferenceKind) -> impl Iterator<Item = String> {
 /// The score of an account's open sessions: its key without the bits that all accounts of its partition share, moved
 /// to where a double still tells every integer from the next (2^53 on either side of zero).
 pub fn account_score(key: AccountKey) -> i64 {
-    (key.0 / u64::from(PARTITIONS)).cast_signed() - (1 << 53)
+    (key.0 / u64::from(PARTITIONS)).cast_signed() - SCORE_OFFSET
 }
+
+const SCORE_OFFSET: i64 = 1 << 53;
 
 fn references(kind: ReferenceKind, home: Partition) -> String {
     format!("nchf{{{}}}n:{}", tag(home), kind_name(kind))
@@ -209,7 +226,7 @@ mod tests {
             (account_journal(key), "nchf{678un}l:00000000000006a6"),
             (index(key.partition(), IndexKey(10)), "nchf{678un}i:0000000000000000000000000000000a"),
             (timers(key.partition()), "nchf{678un}t"),
-            (open(key.partition()), "nchf{678un}o"),
+            (open_of(key), "nchf{678un}o:0"),
             (closed(key.partition()), "nchf{678un}c"),
             (closed_of(key), "nchf{678un}k:00000000000006a6"),
             (outbox(key.partition()), "nchf{678un}x"),
@@ -228,6 +245,13 @@ mod tests {
             assert_eq!(score as f64 as i64, score);
             assert_ne!(score as f64, account_score(AccountKey(key ^ 1024)) as f64);
         }
+    }
+
+    #[test]
+    fn shelves_are_filled_in_the_order_of_the_scores() {
+        let of = |key| shelf(account_score(AccountKey(key)));
+        assert_eq!([0, 1 << 60, (1 << 60) - 1, 1 << 63, u64::MAX].map(of), [0, 1, 0, 8, 15]);
+        assert_eq!([i64::MIN, i64::MAX].map(shelf), [0, 15]);
     }
 
     #[test]

@@ -75,8 +75,9 @@ pub struct Migrations {
 }
 
 impl Migrations {
-    pub async fn of(settings: &Settings) -> Result<Self, Error> {
-        Ok(Self { links: Links::new(settings).await? })
+    /// Connects when it is asked something; belongs to the runtime it is called on.
+    pub fn of(settings: &Settings) -> Result<Self, Error> {
+        Ok(Self { links: Links::new(settings)? })
     }
 
     /// Changes nothing.

@@ -2,14 +2,14 @@
 //! whole or not at all.
 //!
 //! A request costs two round trips, both over connections that all requests of the worker share: one `MGET` to load,
-//! one `FCALL` to commit (see [`steps`] and `migrations-redis/`). Redis compares versions and keeps bytes; everything
+//! one `FCALL` to commit (see `steps` and `migrations-redis/`). Redis compares versions and keeps bytes; everything
 //! that needs a thought was decided before. A commit is sent once: when its answer is lost it says so, and submitting
 //! the same operation again resolves it, because the versions tell whether it happened.
 //!
-//! Start reading with [`keys`] for what lies where, then [`connect`] for how it is reached.
+//! Start reading with `keys` for what lies where, then `connect` for how it is reached.
 
 mod connect;
-pub mod keys;
+mod keys;
 mod migrate;
 mod ready;
 mod reply;
@@ -92,37 +92,55 @@ impl RedisStore {
     /// Connects, brings the store to the current format or checks that it is, and learns the identity.
     pub async fn open(settings: Settings) -> Result<Self, Error> {
         ready::refuse_replicated(settings.durability)?;
-        let links = Links::new(&settings).await?;
+        let links = Links::new(&settings)?;
         let identity = migrate::admit(&links, settings.migrate).await?;
         Ok(Self { links, identity, durability: settings.durability, migrate: settings.migrate })
     }
 
+    async fn check(&self) -> Result<(), Error> {
+        migrate::still_ours(&self.links, &self.identity).await?;
+        migrate::ensure_functions(&self.links, self.migrate).await?;
+        ready::refuse_eviction(&self.links).await?;
+        ready::require(&self.links, self.durability).await
+    }
+
     /// What stands in a sorted set after a position: at most one more than `limit`, which tells whether there is more.
-    async fn after(&self, key: String, (score, member): (&str, &str), limit: usize) -> Result<Vec<Scored>, Error> {
+    async fn after(&self, key: String, position: Position<'_>, limit: usize) -> Result<Vec<Scored>, Error> {
         let mut page = cmd("FCALL");
-        page.arg("nchf_page_1").arg(1).arg(key).arg(score).arg(member).arg(limit + 1);
+        page.arg("nchf_page_1").arg(1).arg(key).arg(position.score).arg(position.member).arg(limit + 1);
         reply::scored(self.links.aside(&page).await?)
     }
 
-    async fn list_sessions(&self, key: String, cursor: Option<&str>, limit: usize) -> Result<Page, Error> {
+    async fn list_closed(&self, key: String, cursor: Option<&str>, limit: usize) -> Result<Page, Error> {
         let Some(position) = position(cursor.unwrap_or(BEFORE_ALL)) else { return Ok(Page::default()) };
-        let limit = limit.min(ANSWER_MAX);
         Ok(page(self.after(key, position, limit).await?, limit))
     }
 
-    /// The account's entries stand together in the set of its partition's open sessions.
+    /// Shelf by shelf, from the one where the cursor's account stands.
+    async fn list_open(&self, partition: Partition, cursor: Option<&str>, limit: usize) -> Result<Page, Error> {
+        let Some(position) = position(cursor.unwrap_or(BEFORE_ALL)) else { return Ok(Page::default()) };
+        let mut entries = Vec::new();
+        for shelf in keys::shelf(position.score())..keys::SHELVES {
+            let missing = limit - entries.len();
+            entries.extend(self.after(keys::open(partition, shelf), position, missing).await?);
+            if entries.len() > limit {
+                break;
+            }
+        }
+        Ok(page(entries, limit))
+    }
+
     async fn list_open_of(&self, account: AccountKey, cursor: Option<&str>, limit: usize) -> Result<Page, Error> {
         let score = keys::account_score(account);
         let before_all = format!("{score}:");
         let Some(position) = position(cursor.unwrap_or(&before_all)) else { return Ok(Page::default()) };
-        let limit = limit.min(ANSWER_MAX);
-        let mut entries = self.after(keys::open(account.partition()), position, limit).await?;
+        let mut entries = self.after(keys::open_of(account), position, limit).await?;
+        // The account's entries stand together, and those of the next one after them.
         entries.retain(|entry| entry.is_at(score));
         Ok(page(entries, limit))
     }
 
     async fn list_references(&self, kind: ReferenceKind, cursor: Option<&str>, limit: usize) -> Result<Page, Error> {
-        let limit = limit.min(ANSWER_MAX);
         let start = cursor.map_or("-".to_owned(), |cursor| format!("({cursor}"));
         let mut ids = Vec::new();
         for key in keys::all_references(kind) {
@@ -168,10 +186,24 @@ fn page(mut entries: Vec<Scored>, limit: usize) -> Page {
     Page { items: entries.into_iter().map(|entry| entry.member).collect(), next }
 }
 
-/// Score and member of a cursor; `None` for a text that no page ever gave.
-fn position(cursor: &str) -> Option<(&str, &str)> {
+/// A place in a sorted set, whether or not something stands there.
+#[derive(Clone, Copy)]
+struct Position<'a> {
+    /// As Redis wrote it.
+    score: &'a str,
+    member: &'a str,
+}
+
+impl Position<'_> {
+    fn score(self) -> i64 {
+        self.score.parse::<f64>().map_or(i64::MIN, |score| score as i64)
+    }
+}
+
+/// What a cursor names; `None` for a text that no page ever gave.
+fn position(cursor: &str) -> Option<Position<'_>> {
     let (score, member) = cursor.split_once(':')?;
-    score.parse::<f64>().ok().filter(|score| score.is_finite()).map(|_| (score, member))
+    score.parse::<f64>().ok().filter(|score| score.is_finite()).map(|_| Position { score, member })
 }
 
 #[async_trait]
@@ -223,11 +255,11 @@ impl Store for RedisStore {
     }
 
     async fn journal(&self, key: &JournalKey) -> Result<Vec<Bytes>, Error> {
-        self.read_list(match key {
+        let key = match key {
             JournalKey::Session(account, key) => keys::session_journal(account.partition(), key),
             JournalKey::Account(account) => keys::account_journal(*account),
-        })
-        .await
+        };
+        self.links.in_time(self.read_list(key)).await
     }
 
     async fn due(&self, partition: Partition, now: Timestamp, limit: usize) -> Result<Vec<Due>, Error> {
@@ -294,19 +326,17 @@ impl Store for RedisStore {
     }
 
     async fn list(&self, list: &List, cursor: Option<&str>, limit: usize) -> Result<Page, Error> {
+        let limit = limit.min(ANSWER_MAX);
         match list {
-            List::References(kind) => self.list_references(*kind, cursor, limit).await,
-            List::OpenSessions(partition) => self.list_sessions(keys::open(*partition), cursor, limit).await,
-            List::ClosedSessions(partition) => self.list_sessions(keys::closed(*partition), cursor, limit).await,
+            List::References(kind) => self.links.in_time(self.list_references(*kind, cursor, limit)).await,
+            List::OpenSessions(partition) => self.links.in_time(self.list_open(*partition, cursor, limit)).await,
+            List::ClosedSessions(partition) => self.list_closed(keys::closed(*partition), cursor, limit).await,
             List::OpenSessionsOf(account) => self.list_open_of(*account, cursor, limit).await,
-            List::ClosedSessionsOf(account) => self.list_sessions(keys::closed_of(*account), cursor, limit).await,
+            List::ClosedSessionsOf(account) => self.list_closed(keys::closed_of(*account), cursor, limit).await,
         }
     }
 
     async fn ready(&self) -> Result<(), Error> {
-        migrate::still_ours(&self.links, &self.identity).await?;
-        migrate::ensure_functions(&self.links, self.migrate).await?;
-        ready::refuse_eviction(&self.links).await?;
-        ready::require(&self.links, self.durability).await
+        self.links.in_time(self.check()).await
     }
 }

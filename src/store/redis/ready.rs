@@ -46,8 +46,8 @@ pub fn refuse_replicated(durability: Durability) -> Result<(), Error> {
     match durability {
         Durability::Memory | Durability::Fsync => Ok(()),
         Durability::Replicated => Err(not_ready(
-            "store.durability is replicated, which needs store.replicas and is not available on this kind of store yet: \
-             choose fsync or memory",
+            "store.durability is replicated, which needs store.replicas and is not available on a single Redis: choose \
+             fsync or memory",
         )),
     }
 }

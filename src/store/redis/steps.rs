@@ -147,9 +147,9 @@ impl<'a> Steps<'a> {
         }
         match write.listing {
             Listing::Keep => {}
-            Listing::Open(_) => self.add(keys::open(partition), keys::account_score(account), name),
+            Listing::Open(_) => self.add(keys::open_of(account), keys::account_score(account), name),
             Listing::Closed(at) => {
-                self.remove(keys::open(partition), name);
+                self.remove(keys::open_of(account), name);
                 self.add(keys::closed(partition), at.millis(), name);
                 self.add(keys::closed_of(account), at.millis(), name);
             }

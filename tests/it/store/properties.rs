@@ -581,7 +581,9 @@ pub async fn pages_of_sessions_hold_every_item_once(place: &dyn Place) {
     let store = place.open().await;
     // Many open and close in the same millisecond: a cursor needs more than the time.
     let moments: Vec<(u8, i64)> = (0..12).map(|number| (number, i64::from(number / 4))).collect();
-    for of in [account(7), account(7 + 1024)] {
+    // Neighbours by their keys, and one as far from them as can be.
+    for of in [account(7), account(7 + 1024), account(u64::MAX - 1016)] {
+        assert_eq!(of.partition(), Partition(7));
         let open = open(&*store, of, &moments).await;
         let later: Vec<(u8, i64)> = moments.iter().map(|(number, at)| (number + 100, *at)).collect();
         let closed = close(&*store, of, &later).await;
@@ -593,8 +595,8 @@ pub async fn pages_of_sessions_hold_every_item_once(place: &dyn Place) {
     }
     for list in [List::OpenSessions(Partition(7)), List::ClosedSessions(Partition(7))] {
         let whole = listed(&*store, &list, 100).await;
-        assert_eq!(once(whole.clone()).len(), 24);
-        for limit in [1, 2, 3, 5, 24] {
+        assert_eq!(once(whole.clone()).len(), 36);
+        for limit in [1, 2, 3, 5, 24, 36] {
             assert_eq!(listed(&*store, &list, limit).await, whole, "the order is the same for every limit");
         }
     }

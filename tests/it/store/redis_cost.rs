@@ -1,1 +1,147 @@
+//! What a charging request costs Redis. To be run by hand, on a machine that does nothing else:
+//! `cargo test --release --test it -- --ignored --nocapture --test-threads 1 costs`
 
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use nchf::charging::ids::ChargingDataRef;
+use nchf::charging::time::Span;
+use nchf::store::redis::{RedisStore, Settings};
+use nchf::store::{AccountKey, Commit, Durability, Listing, Load, RefCodec, SessionWrite, Store, TimerWrite, Version};
+use tokio::task::{LocalSet, spawn_local};
+use tokio::time::Instant;
+
+use super::place::{at, leaves};
+use super::server::Server;
+
+/// Sizes of the documents of a session with two rating groups.
+const ACCOUNT: usize = 300;
+const SESSION: usize = 420;
+const ENTRY: usize = 160;
+
+async fn open(server: &Server) -> Rc<RedisStore> {
+    let settings = Settings { durability: Durability::Memory, ..Settings::new(server.url()) };
+    Rc::new(RedisStore::open(Settings { deadline: Duration::from_secs(10), ..settings }).await.unwrap())
+}
+
+/// Bytes that do not compress, as real documents hardly do.
+fn filled(length: usize) -> Bytes {
+    (0..length).map(|at| (at.wrapping_mul(167) >> 3) as u8).collect()
+}
+
+fn key(store: &RedisStore, account: AccountKey) -> ChargingDataRef {
+    let random: Vec<u8> = account.0.to_be_bytes().into_iter().chain([1; 4]).collect();
+    RefCodec::new(store.identity().secret).mint(account, random.try_into().unwrap())
+}
+
+/// The usual update: account and session written, one entry in the journal, everything else kept.
+fn update(store: &RedisStore, account: AccountKey, version: u64) -> Commit {
+    let session = SessionWrite {
+        key: key(store, account),
+        expected: Version(version),
+        document: filled(SESSION),
+        lives_for: Span::from_secs(7 * 86_400),
+        timer: TimerWrite::Keep,
+        listing: Listing::Keep,
+        journal: Some(filled(ENTRY)),
+    };
+    Commit { account_document: Some(filled(ACCOUNT)), sessions: vec![session], ..leaves(account, Version(version)) }
+}
+
+#[test]
+#[ignore = "measures; needs a quiet machine"]
+fn costs_of_a_load_and_a_commit() {
+    for concurrency in [1, 32, 256] {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        LocalSet::new().block_on(&runtime, measure_updates(concurrency));
+    }
+}
+
+async fn measure_updates(concurrency: u64) {
+    const UPDATES: u64 = 100_000;
+    const ACCOUNTS_EACH: u64 = 32;
+    let server = Server::redis(&[]);
+    let store = open(&server).await;
+    let (redis_before, here_before, start) = (redis_cpu(&server), own_cpu(), Instant::now());
+    let writers: Vec<_> = (0..concurrency)
+        .map(|writer| {
+            let store = store.clone();
+            spawn_local(async move {
+                for number in 0..UPDATES / concurrency {
+                    let account = AccountKey(writer * ACCOUNTS_EACH + number % ACCOUNTS_EACH);
+                    let load = Load { account, session: Some(key(&store, account)), index: Vec::new() };
+                    let version = store.load(&load).await.unwrap().session.map_or(0, |found| found.version.0);
+                    store.commit(&update(&store, account, version)).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    let elapsed = start.elapsed().as_secs_f64();
+    let each = |seconds: f64| seconds * 1e6 / UPDATES as f64;
+    println!(
+        "{concurrency:4} at once: {:7.0} updates/s; CPU per update: Redis {:5.1} µs, here {:5.1} µs; inside Redis: load \
+         {:.1} µs, commit {:.1} µs",
+        UPDATES as f64 / elapsed,
+        each(redis_cpu(&server) - redis_before),
+        each(own_cpu() - here_before),
+        server.commandstats("mget", "usec_per_call").unwrap(),
+        server.commandstats("fcall", "usec_per_call").unwrap(),
+    );
+}
+
+#[test]
+#[ignore = "measures; needs memory"]
+fn costs_of_an_open_session_in_memory() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    LocalSet::new().block_on(&runtime, measure_memory());
+}
+
+async fn measure_memory() {
+    let server = Server::redis(&[]);
+    let store = open(&server).await;
+    let account = |account, _| Commit { account_document: Some(filled(ACCOUNT)), ..leaves(account, Version(0)) };
+    let session = |account, number| {
+        let mut commit = Commit { account_document: None, ..update(&store, account, 0) };
+        commit.account_expected = Version(1);
+        commit.sessions[0].journal = None;
+        commit.sessions[0].timer = TimerWrite::At(at(number));
+        commit.sessions[0].listing = Listing::Open(at(number));
+        commit
+    };
+    let entry = |account, _| Commit { account_document: None, ..update(&store, account, 1) };
+    println!("an account            {:5.0} bytes", bytes_each(&server, &store, account).await);
+    println!("its open session      {:5.0} bytes", bytes_each(&server, &store, session).await);
+    println!("its first journal entry {:3.0} bytes", bytes_each(&server, &store, entry).await);
+}
+
+/// Makes one commit for each of many accounts; answers by how much Redis grew for each.
+async fn bytes_each(server: &Server, store: &RedisStore, commit: impl Fn(AccountKey, i64) -> Commit) -> f64 {
+    const ACCOUNTS: u32 = 300_000;
+    let before = field(server, "memory", "used_memory");
+    for number in 0..ACCOUNTS {
+        // Spread over the partitions, as a hash would.
+        let account = AccountKey(u64::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        store.commit(&commit(account, i64::from(number))).await.unwrap();
+    }
+    (field(server, "memory", "used_memory") - before) / f64::from(ACCOUNTS)
+}
+
+fn redis_cpu(server: &Server) -> f64 {
+    field(server, "cpu", "used_cpu_user_main_thread") + field(server, "cpu", "used_cpu_sys_main_thread")
+}
+
+fn field(server: &Server, section: &str, name: &str) -> f64 {
+    let info = server.ask_text(&["INFO", section]);
+    let line = info.lines().find_map(|line| line.strip_prefix(&format!("{name}:"))).unwrap();
+    line.parse().unwrap()
+}
+
+/// Seconds that this thread has run.
+fn own_cpu() -> f64 {
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    stat.split(' ').next().unwrap().parse::<f64>().unwrap() / 1e9
+}

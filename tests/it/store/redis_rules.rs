@@ -175,7 +175,7 @@ async fn a_store_that_needs_a_newer_program_is_refused_and_one_that_does_not_is_
     open(&server).await;
     server.ask(&["HSET", "nchf:migrations", "2", "1 0123456789abcdef adds_something"]);
     open(&server).await;
-    let status = Migrations::of(&settings(&server)).await.unwrap().status().await.unwrap();
+    let status = Migrations::of(&settings(&server)).unwrap().status().await.unwrap();
     let states: Vec<State> = status.iter().map(|status| status.state).collect();
     assert_eq!((states, &*status[1].name), (vec![State::Applied, State::Unknown], "0002_adds_something"));
 
@@ -188,7 +188,7 @@ async fn a_store_that_needs_a_newer_program_is_refused_and_one_that_does_not_is_
 async fn migrations_say_where_a_store_stands() {
     let server = Server::redis(&[]);
     let by_hand = Settings { migrate: false, ..settings(&server) };
-    let migrations = Migrations::of(&by_hand).await.unwrap();
+    let migrations = Migrations::of(&by_hand).unwrap();
     assert!(refusal(RedisStore::open(by_hand.clone()).await).contains("nchf migrate up"));
     assert!(refusal(migrations.verify().await).contains("nchf migrate up"));
     assert_eq!(migrations.status().await.unwrap()[0].state, State::Pending);
