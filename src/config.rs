@@ -324,11 +324,9 @@ impl Config {
             }
         }
         if let Some(root) = &self.http.api_root {
-            let uri: Option<axum::http::Uri> = root.parse().ok();
-            let is_root = uri.is_some_and(|uri| {
-                matches!(uri.scheme_str(), Some("http" | "https")) && uri.authority().is_some() && uri.query().is_none()
-            });
-            if !is_root || root.ends_with('/') {
+            let rest = root.strip_prefix("http://").or_else(|| root.strip_prefix("https://")).unwrap_or_default();
+            let is_plain = rest.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#@\"\\".contains(&byte));
+            if rest.is_empty() || rest.starts_with('/') || rest.ends_with('/') || !is_plain {
                 let allowed = "an absolute http or https URI without a slash at its end is needed";
                 return Err(Error::new("http.api_root", root, allowed));
             }

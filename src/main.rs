@@ -187,7 +187,7 @@ async fn migrate(step: Migrate, config: &Config) -> anyhow::Result<ExitCode> {
     let StoreUrl::Redis(url) = config.store_url()? else {
         anyhow::bail!("store.url = {}: only a Redis store has migrations", config.store.url);
     };
-    let migrations = Migrations::of(&serve::redis_settings(config, url)).await?;
+    let migrations = Migrations::of(&serve::redis_settings(config, url))?;
     match step {
         Migrate::Up => {
             let applied = migrations.up().await?;

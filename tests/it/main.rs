@@ -2,6 +2,8 @@
 
 mod nchf;
 mod openapi;
+mod payloads;
 mod server;
 mod store;
 mod support;
+mod tidy;

@@ -3,4 +3,4 @@
 pub mod official;
 pub mod world;
 
-pub use world::World;
+pub use world::{Answer, World};

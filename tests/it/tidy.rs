@@ -1,0 +1,143 @@
+//! The structure, kept: imports go one way, each foreign library has one home, no file lies about that nothing includes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// Each module of the crate, and what it may import besides itself. An import that is not here means that a type lives
+/// in the wrong place.
+const IMPORTS: &[(&str, &[&str])] = &[
+    ("charging", &[]),
+    ("clock", &["charging"]),
+    ("store", &["charging", "clock"]),
+    ("config", &["charging", "store"]),
+    ("telemetry", &["config"]),
+    ("app", &["charging", "clock", "store", "telemetry"]),
+    ("directory", &["app", "charging", "store"]),
+    ("ledger", &["app", "charging", "store"]),
+    ("transact", &["app", "charging", "store"]),
+    ("demo", &["app", "charging", "transact"]),
+    ("http", &["app", "charging", "config", "ledger", "store", "telemetry", "transact"]),
+    ("bench", &["charging", "clock"]),
+    ("serve", &["app", "clock", "config", "demo", "http", "store"]),
+];
+
+/// Foreign crates that only one part of the tree may name.
+const HOMES: &[(&str, &[&str])] = &[
+    ("redis", &["store/redis"]),
+    ("bb8", &["store/redis"]),
+    ("bb8_redis", &["store/redis"]),
+    ("redb", &["store/embedded"]),
+    ("axum", &["http"]),
+    ("utoipa", &["http"]),
+    ("utoipa_axum", &["http"]),
+    ("hyper", &["http", "bench"]),
+    ("hyper_util", &["http", "bench"]),
+    ("rmp_serde", &["store"]),
+    ("toml", &["config"]),
+    ("clap", &["main", "bench"]),
+    ("anyhow", &["main", "serve"]),
+];
+
+struct Source {
+    /// Below `src`, without `.rs`: `http/nchf/mod`.
+    name: String,
+    /// Without comments.
+    code: String,
+}
+
+fn sources() -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    find(&root, &mut files);
+    let source = |file: &PathBuf| {
+        let name = file.strip_prefix(&root).unwrap().with_extension("").display().to_string();
+        let text = std::fs::read_to_string(file).unwrap();
+        let without_comments = text.lines().map(|line| line.split("//").next().unwrap_or_default());
+        Source { name, code: without_comments.collect::<Vec<_>>().join("\n") }
+    };
+    let sources: Vec<_> = files.iter().map(source).collect();
+    assert!(sources.len() > 40, "only {} files found", sources.len());
+    sources
+}
+
+fn find(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            find(&path, files);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+}
+
+/// Names that follow `prefix` in the code as whole words: `crate::` gives the modules that are named.
+fn named_after<'a>(code: &'a str, prefix: &str) -> BTreeSet<&'a str> {
+    let rest = code.split(prefix).skip(1);
+    rest.map(|rest| rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default()).collect()
+}
+
+/// The crate is named: `redis::` or `use redis`, and not as a module of ours.
+fn names_crate(code: &str, name: &str) -> bool {
+    let path = format!("{name}::");
+    code.match_indices(&path).any(|(at, _)| {
+        let before = code[..at].chars().next_back();
+        !before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':')
+    })
+}
+
+#[test]
+fn imports_follow_the_arrows() {
+    let allowed: BTreeMap<_, _> = IMPORTS.iter().copied().collect();
+    let mut wrong = Vec::new();
+    for Source { name, code } in sources() {
+        let module = name.split('/').next().unwrap();
+        if matches!(module, "lib" | "main") {
+            continue;
+        }
+        let allowed = allowed.get(module).unwrap_or_else(|| panic!("{module} is not in the table of imports"));
+        for imported in named_after(&code, "crate::") {
+            if imported != module && !allowed.contains(&imported) && !imported.is_empty() {
+                wrong.push(format!("{name} imports {imported}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn each_library_has_its_home() {
+    let mut wrong = Vec::new();
+    for Source { name, code } in sources() {
+        for (library, homes) in HOMES {
+            let is_home = homes.iter().any(|home| name == *home || name.starts_with(&format!("{home}/")));
+            // Modules of ours with a library's name are reached by `redis::` after `use crate::store::redis`.
+            let is_our_module =
+                code.contains(&format!("::{{self, {library}")) || code.contains(&format!("::{library}::"));
+            if !is_home && !is_our_module && names_crate(&code, library) {
+                wrong.push(format!("{name} names {library}, which belongs to {homes:?}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn every_file_is_included_by_a_module() {
+    let sources = sources();
+    let mut wrong = Vec::new();
+    for Source { name, .. } in &sources {
+        if matches!(name.as_str(), "lib" | "main") {
+            continue;
+        }
+        let path = name.strip_suffix("/mod").unwrap_or(name);
+        let (parent, module) = path.rsplit_once('/').unwrap_or(("lib", path));
+        let parents = [parent.to_owned(), format!("{parent}/mod")];
+        let declares =
+            |source: &&Source| parents.contains(&source.name) && named_after(&source.code, "mod ").contains(module);
+        if sources.iter().find(declares).is_none() {
+            wrong.push(name.clone());
+        }
+    }
+    assert!(wrong.is_empty(), "no module includes {wrong:?}");
+}
