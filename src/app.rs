@@ -6,7 +6,7 @@ use crate::charging::decide::Rules;
 use crate::charging::tariff::{Catalog, PlanInForce};
 use crate::clock::Clock;
 use crate::store::{AccountKey, RefCodec, Store};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, OncePerSecond};
 
 /// One worker's view: its own handle on the store, and what all workers share. Cheap to clone.
 #[derive(Clone)]
@@ -21,6 +21,8 @@ pub struct Shared {
     pub refs: RefCodec,
     pub rules: Rules,
     pub metrics: Metrics,
+    /// Paces the lines about a store that fails.
+    pub store_failures: OncePerSecond,
     /// How long a request may work before it is answered with what is known by then, in milliseconds.
     pub deadline_ms: u32,
     catalog: RwLock<Arc<Catalog>>,
@@ -34,6 +36,7 @@ impl Shared {
             refs,
             rules,
             metrics: Metrics::default(),
+            store_failures: OncePerSecond::default(),
             deadline_ms,
             catalog: RwLock::default(),
             turns: Turns::default(),

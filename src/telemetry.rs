@@ -1,13 +1,15 @@
 //! What an instance tells about itself: metrics and logs. No label and no log line names a subscriber.
 
+use std::sync::atomic::{AtomicI64, Ordering};
+
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 use tracing_subscriber::EnvFilter;
 
+use crate::charging::time::Timestamp;
 use crate::config::{Log, LogFormat};
 
 /// Counters of one instance. Label values come from closed lists, so that their number is bounded.
@@ -20,7 +22,6 @@ pub struct Metrics {
     pub replays: Family<OperationLabel, Counter>,
     pub conflicts: Counter,
     pub store_errors: Family<StoreErrorLabel, Counter>,
-    pub in_flight: Gauge,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -57,7 +58,6 @@ impl Default for Metrics {
             replays: Family::default(),
             conflicts: Counter::default(),
             store_errors: Family::default(),
-            in_flight: Gauge::default(),
         }
     }
 }
@@ -65,7 +65,7 @@ impl Default for Metrics {
 impl Metrics {
     /// All metrics under the prefix `nchf`, for one exposition.
     pub fn registry(&self) -> Registry {
-        let Self { requests, latency, results, replays, conflicts, store_errors, in_flight } = self;
+        let Self { requests, latency, results, replays, conflicts, store_errors } = self;
         let mut registry = Registry::with_prefix("nchf");
         registry.register("requests", "Charging requests answered, by operation, status and cause", requests.clone());
         registry.register_with_unit(
@@ -78,8 +78,18 @@ impl Metrics {
         registry.register("replays", "Requests that had been answered before, by operation", replays.clone());
         registry.register("conflicts", "Commits decided again because an account had changed", conflicts.clone());
         registry.register("store_errors", "Failures of the store, by kind", store_errors.clone());
-        registry.register("requests_in_flight", "Requests under way", in_flight.clone());
         registry
+    }
+}
+
+/// Lets one line a second through: a store that is away fails every request, and one line says it.
+#[derive(Debug, Default)]
+pub struct OncePerSecond(AtomicI64);
+
+impl OncePerSecond {
+    pub fn is_due(&self, now: Timestamp) -> bool {
+        let second = now.millis() / 1000;
+        self.0.swap(second, Ordering::Relaxed) != second
     }
 }
 
@@ -91,5 +101,11 @@ pub fn log_to_stderr(log: &Log) -> Result<(), String> {
         LogFormat::Text => to_stderr.try_init(),
         LogFormat::Json => to_stderr.json().flatten_event(true).try_init(),
     };
-    outcome.map_err(|error| error.to_string())
+    outcome.map_err(|error| error.to_string())?;
+    // A panic's text may quote what was parsed; where it happened says enough.
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(place, "a bug: the program panicked");
+    }));
+    Ok(())
 }

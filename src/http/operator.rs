@@ -6,11 +6,12 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::http::header;
+use axum::http::{HeaderValue, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Redirect};
 use axum::routing::get;
 use prometheus_client::encoding::text::encode;
+use tower_http::set_header::SetResponseHeaderLayer;
 use utoipa::openapi::OpenApi;
 use utoipa_swagger_ui::{Config, SwaggerUi, Url};
 
@@ -36,6 +37,14 @@ pub fn routes(nchf: Nchf, token: Token, draining: Draining) -> Router {
         .merge(admin::routes(app))
         .merge(health::routes(draining, ready))
         .layer(middleware::from_fn_with_state(token, auth::required))
+        // A browser shall neither guess types nor show these pages inside others.
+        .layer(SetResponseHeaderLayer::if_not_present(header::X_CONTENT_TYPE_OPTIONS, value("nosniff")))
+        .layer(SetResponseHeaderLayer::if_not_present(header::X_FRAME_OPTIONS, value("DENY")))
+        .layer(SetResponseHeaderLayer::if_not_present(header::REFERRER_POLICY, value("no-referrer")))
+}
+
+fn value(text: &'static str) -> HeaderValue {
+    HeaderValue::from_static(text)
 }
 
 fn documents() -> Router {

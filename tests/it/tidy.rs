@@ -10,7 +10,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("clock", &["charging"]),
     ("store", &["charging", "clock"]),
     ("config", &["charging", "store"]),
-    ("telemetry", &["config"]),
+    ("telemetry", &["charging", "config"]),
     ("app", &["charging", "clock", "store", "telemetry"]),
     ("directory", &["app", "charging", "store"]),
     ("ledger", &["app", "charging", "store"]),

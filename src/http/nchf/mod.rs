@@ -24,7 +24,7 @@ use crate::app::App;
 use crate::charging::session::{Operation, Service};
 use crate::config::Charging;
 use crate::store::{self, Applied};
-use crate::telemetry::{OperationLabel, RequestLabels, ResultLabel};
+use crate::telemetry::{OperationLabel, RequestLabels, ResultLabel, StoreErrorLabel};
 use crate::transact::{Done, Failure, Opening};
 use parse::Parsed;
 
@@ -198,7 +198,7 @@ impl Nchf {
                 let headers = [(header::CONTENT_TYPE, "application/json"), (header::LOCATION, &location)];
                 measured.end(&done, (StatusCode::CREATED, headers, body).into_response())
             }
-            Ok(Err(failure)) => measured.end_with_problem(problem(failure)),
+            Ok(Err(failure)) => measured.end_with_failure(failure),
             Err(_) => measured.end_with_problem(ProblemDetails::system_failure()),
         }
     }
@@ -226,7 +226,7 @@ impl Nchf {
                 let response = self.continued(&done);
                 measured.end(&done, response)
             }
-            Ok(Err(failure)) => measured.end_with_problem(problem(failure)),
+            Ok(Err(failure)) => measured.end_with_failure(failure),
             Err(_) => measured.end_with_problem(ProblemDetails::system_failure()),
         }
     }
@@ -263,21 +263,6 @@ impl Nchf {
     }
 }
 
-/// The problem that a failure is to the consumer.
-fn problem(failure: Failure) -> ProblemDetails {
-    match failure {
-        Failure::Rejected(rejection) => render::rejection(rejection),
-        Failure::Contended => ProblemDetails::congestion(RETRY_AFTER_SECS)
-            .with_detail("too many requests for one account at once; nothing was done"),
-        Failure::Store(store::Error::Unavailable { applied: Applied::Unknown, .. }) => ProblemDetails::timed_out()
-            .with_detail("whether the request was done is not known; the same request again finds out"),
-        Failure::Store(store::Error::Unavailable { applied: Applied::No, .. } | store::Error::Conflict(_)) => {
-            ProblemDetails::congestion(RETRY_AFTER_SECS).with_detail("the store cannot be reached; nothing was done")
-        }
-        Failure::Store(store::Error::Corrupt(_)) => ProblemDetails::system_failure(),
-    }
-}
-
 /// A request being measured: how long it took, how it ended.
 struct Measured {
     nchf: Nchf,
@@ -306,6 +291,39 @@ impl Measured {
     fn end_with_problem(self, problem: ProblemDetails) -> Response {
         self.count(problem.status(), problem.known_cause());
         problem.into_response()
+    }
+
+    /// Tells the consumer what it can act on, and the operator what happened.
+    fn end_with_failure(self, failure: Failure) -> Response {
+        let problem = match failure {
+            Failure::Rejected(rejection) => render::rejection(rejection),
+            Failure::Contended => ProblemDetails::congestion(RETRY_AFTER_SECS)
+                .with_detail("too many requests for one account at once; nothing was done"),
+            Failure::Store(error) => self.store_failed(&error),
+        };
+        self.end_with_problem(problem)
+    }
+
+    fn store_failed(&self, error: &store::Error) -> ProblemDetails {
+        let (kind, problem) = match error {
+            store::Error::Unavailable { applied: Applied::Unknown, .. } => (
+                "unknown",
+                ProblemDetails::timed_out()
+                    .with_detail("whether the request was done is not known; the same request again finds out"),
+            ),
+            store::Error::Unavailable { applied: Applied::No, .. } | store::Error::Conflict(_) => (
+                "unavailable",
+                ProblemDetails::congestion(RETRY_AFTER_SECS)
+                    .with_detail("the store cannot be reached; nothing was done"),
+            ),
+            store::Error::Corrupt(_) => ("corrupt", ProblemDetails::system_failure()),
+        };
+        let shared = &self.nchf.app.shared;
+        shared.metrics.store_errors.get_or_create(&StoreErrorLabel { kind }).inc();
+        if shared.store_failures.is_due(shared.clock.now()) {
+            tracing::warn!(operation = self.operation, %error, "charging requests fail for want of the store");
+        }
+        problem
     }
 
     fn count(&self, status: StatusCode, cause: &'static str) {
