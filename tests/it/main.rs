@@ -2,6 +2,7 @@
 
 mod nchf;
 mod openapi;
+mod scenarios;
 mod server;
 mod store;
 mod support;
