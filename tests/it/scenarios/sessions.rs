@@ -92,6 +92,33 @@ fn usage_in_a_create_is_debited() {
 }
 
 #[test]
+fn usage_without_an_indicator_is_online_where_quota_is_managed() {
+    check(
+        "
+        -- no grant, and none is asked for: recorded, not charged
+        create S1 #1 rg10 used 1MiB → rg10 SUCCESS
+        balance 10.00
+        used S1 rg10 1048576
+        -- asks in the same request
+        update S1 #2 rg10 used 1MiB ask {} → rg10 granted 10MiB …
+        balance 9.99
+        -- holds a grant
+        update S1 #3 rg10 used 1MiB → rg10 SUCCESS
+        balance 9.98
+        -- an unknown indicator says nothing either
+        update S1 #4 rg10 used 1MiB strange → rg10 SUCCESS
+        balance 9.97
+        -- another user plane function holds the grant
+        update S1 #5 rg10@A used 1MiB → rg10@A SUCCESS
+        balance 9.96
+        -- another item of the same request asks for it
+        create S2 #1 from=smf2 rg10@A used 1MiB rg10@B ask 1MiB → rg10@A SUCCESS rg10@B granted 1MiB …
+        balance 9.95
+        ",
+    );
+}
+
+#[test]
 fn the_indicator_decides_where_there_is_one() {
     check(
         "
