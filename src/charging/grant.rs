@@ -81,13 +81,15 @@ impl<'a> Work<'a> {
         results
     }
 
-    /// Ends a quota's grant and gives back what is still held for it.
+    /// Ends a quota's grant and gives back what is still held for it. What expired while it was held is gone.
     pub(super) fn give_back(&mut self, quota: usize) {
         let Some(quota) = self.session.quotas.get_mut(quota) else { return };
         let Some(grant) = quota.grant.take() else { return };
         let (rating_group, version) = (quota.key.rating_group, grant.plan_version);
         let moves = self.account.release(grant.reserved, MoveKind::Release);
         self.moved(moves.into_iter().map(|one| one.for_usage(rating_group, None, Some(version))));
+        let expired = self.account.expire(self.context.now);
+        self.moved(expired);
     }
 
     fn remember_code(&mut self, quota: usize, code: ResultCode) {

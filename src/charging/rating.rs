@@ -202,14 +202,9 @@ impl<'a> Rated<'a> {
             let units = if held.len() == 1 { Some(taken.for_money) } else { None };
             moves.extend(held.into_iter().map(|one| one.for_usage(self.rating_group, units, Some(self.version()))));
         }
-        Some(Offer {
-            units: taken.units,
-            reserved,
-            moves,
-            final_unit,
-            tariff_change: ladder.tariff_change,
-            validity_secs: self.validity(now, &taken.in_kind, account),
-        })
+        let validity_secs = self.validity(now, &reserved, account);
+        let tariff_change = ladder.tariff_change;
+        Some(Offer { units: taken.units, reserved, moves, final_unit, tariff_change, validity_secs })
     }
 
     /// Debits `asked` at once, all of it or nothing: `None`, and nothing changed, when the account cannot cover it.
@@ -231,10 +226,12 @@ impl<'a> Rated<'a> {
         Ok(Some((moves, after.take(block).units < block)))
     }
 
-    /// The tariff's validity, cut short where an allowance expires, the month's tiers start again, or the service is
-    /// no longer sold.
-    fn validity(&self, now: Timestamp, in_kind: &[(usize, u64)], account: &Account) -> Option<u32> {
-        let expiries = in_kind.iter().filter_map(|(at, _)| account.balances.get(*at)?.expires_at);
+    /// The tariff's validity, cut short where a balance that the grant holds expires, the month's tiers start again,
+    /// or the service is no longer sold.
+    fn validity(&self, now: Timestamp, reserved: &[Reservation], account: &Account) -> Option<u32> {
+        // What expired before holds only what is owed on credit.
+        let expiry = |held: &Reservation| account.balance(&held.balance)?.expires_at.filter(|at| *at > now);
+        let expiries = reserved.iter().filter_map(expiry);
         let reset = match &self.tariff.prices {
             Prices::Tiers { .. } => self.calendar().next_month(now),
             Prices::Always(_) | Prices::TimeOfDay { .. } => None,

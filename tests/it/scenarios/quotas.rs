@@ -108,6 +108,31 @@ fn a_threshold_is_what_remains_and_never_all_of_the_grant() {
 }
 
 #[test]
+fn a_grant_ends_no_later_than_what_it_was_granted_from() {
+    check(
+        "
+        subscriber bundle
+        have data-bundle 104857600 octets until 12:30
+        create S1 #1 rg90 ask 10MiB → rg90 granted 10MiB valid 1800
+        update S1 #2 rg90 ask 120MiB → rg90 granted 120MiB valid 1800
+        -- money that expires
+        subscriber user
+        have bonus 1.00 until 12:10 priority 1
+        create S2 #1 rg10 ask 10MiB → rg10 granted 10MiB valid 600 hold 300 threshold 2MiB
+        reserved bonus 0.10
+        -- never zero, which would disarm the timer
+        now 12:09:59
+        tick 500ms
+        update S2 #2 rg10 ask 10MiB → rg10 granted 10MiB valid 1 hold 300 threshold 2MiB
+        tick 500ms
+        update S2 #3 rg10 ask 10MiB → rg10 granted 10MiB valid 3600 hold 300 threshold 2MiB
+        balance bonus 0.00
+        reserved main 0.10
+        ",
+    );
+}
+
+#[test]
 fn a_grant_of_a_tiered_tariff_ends_with_the_month() {
     check(
         "

@@ -285,6 +285,29 @@ fn allowances_pay_by_priority_and_then_by_the_end_of_their_life() {
 }
 
 #[test]
+fn what_has_expired_pays_for_nothing_but_what_was_reserved_before() {
+    check(
+        "
+        plan 2 rg90 allowances weekend
+        have weekend 2000 octets until 18:00
+        create S1 #1 rg90 ask 500 → rg90 granted 500 valid 21600
+        now 17:59:59
+        create S2 #1 from=smf2 rg90 used 100 online → rg90 SUCCESS
+        balance weekend 1900
+        now 18:00
+        update S1 #2 rg90 used 200 → rg90 SUCCESS
+        moves → expire weekend 1400 debit weekend 200
+        balance weekend 300
+        -- the rest comes back to nothing
+        update S1 #3 rg90 used 0 ask 500 → rg90 granted 500
+        moves → release weekend 300 expire weekend 300 reserve main 0.01
+        balance weekend 0
+        reserved 0.01
+        ",
+    );
+}
+
+#[test]
 fn money_pays_by_priority_and_only_main_goes_below_zero() {
     check(
         "
