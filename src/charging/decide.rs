@@ -280,9 +280,10 @@ fn release(
     check_identity(&session, invocation)?;
     match replay::standing(&mut session, Operation::Release, invocation)? {
         Standing::Replayed(answer) => return Ok(Decision::replay(answer, &session)),
-        Standing::Late | Standing::Grown(_) => {
-            return late(context, account, session, Operation::Release, invocation, None);
+        Standing::Grown(answer) => {
+            return late(context, account, session, Operation::Release, invocation, Some(answer));
         }
+        Standing::Late => return late(context, account, session, Operation::Release, invocation, None),
         Standing::New => {}
     }
     let account = payer_account(session.payer.is_some(), account)?;

@@ -217,7 +217,8 @@ impl ChargingSession {
     }
 
     /// Keeps the answer of an operation for its replay. The Create's answer stays for good: its Location is the only
-    /// way to the session for a consumer that lost it.
+    /// way to the session for a consumer that lost it. So does the Release's: what it reported must not be taken for
+    /// late usage.
     pub fn remember(&mut self, done: Remembered) {
         if let Numbering::Sequenced(seen) = &mut self.numbering
             && done.operation == Operation::Update
@@ -225,7 +226,8 @@ impl ChargingSession {
             add_to_ranges(seen, done.number);
         }
         if self.remembered.len() >= REMEMBERED_MAX {
-            let oldest = self.remembered.remove(1);
+            let release = self.remembered.iter().position(|done| done.operation == Operation::Release);
+            let oldest = self.remembered.remove(if release == Some(1) { 2 } else { 1 });
             if let Numbering::Constant { forgotten } = &mut self.numbering {
                 if forgotten.len() >= FORGOTTEN_MAX {
                     forgotten.remove(0);

@@ -37,6 +37,41 @@ fn a_marked_request_that_never_arrived_is_processed_as_new() {
 }
 
 #[test]
+fn a_number_that_was_used_for_something_else_is_refused() {
+    check(
+        "
+        create S1 #1 rg10 ask 10MiB → rg10 granted 10MiB …
+        update S1 #2 rg10 used 1MiB ask 5MiB → rg10 granted 5MiB …
+        update S1 #2 rg10 used 2MiB ask 5MiB → refused NumberReused
+        balance 9.99
+        reserved 0.05
+        release S1 #3 rg10 used 1MiB → ok
+        release S1 #3 rg10 used 2MiB → refused NumberReused
+        balance 9.98
+        ",
+    );
+}
+
+#[test]
+fn a_marked_copy_that_grew_is_charged_for_what_is_new_in_it() {
+    check(
+        "
+        create S1 #1 rg10 ask 10MiB → rg10 granted 10MiB …
+        u: update S1 #2 rg10 used 1MiB ask 5MiB → rg10 granted 5MiB …
+        copy u marked rg10 used 3MiB #7 → rg10 granted 5MiB …
+        balance 9.96
+        reserved 0.05
+        copy u marked rg10 used 3MiB #7 → again rg10 granted 5MiB …
+        copy u grown rg10 used 3MiB #7 → again rg10 granted 5MiB …
+        copy u → again rg10 granted 5MiB …
+        balance 9.96
+        release S1 #3
+        cdr S1 → cause 0 charged 0.04 rg10 1048576 3145728
+        ",
+    );
+}
+
+#[test]
 fn a_request_whose_answer_is_forgotten_is_not_charged_again() {
     check(
         "
@@ -176,6 +211,45 @@ fn a_repeated_release_is_answered_as_the_first_and_changes_nothing() {
         copy r later → again ok
         balance 9.98
         cdrs S1 1
+        ",
+    );
+}
+
+#[test]
+fn a_release_is_recognised_however_much_comes_late() {
+    check(
+        "
+        create S1 #0 rg10 ask 10MiB → rg10 granted 10MiB …
+        tick 1s
+        u: update S1 #0 rg10 used 1MiB → rg10 SUCCESS
+        r: release S1 #0 rg10 used 1MiB → ok
+        tick 1s
+        update S1 #0 rg10 used 1MiB → gone
+        tick 1s
+        update S1 #0 rg10 used 1MiB → gone
+        tick 1s
+        update S1 #0 rg10 used 1MiB → gone
+        tick 1s
+        update S1 #0 rg10 used 1MiB → gone
+        balance 9.94
+        copy r → again ok
+        balance 9.94
+        ",
+    );
+}
+
+#[test]
+fn a_marked_release_that_grew_is_charged_for_what_is_new_in_it() {
+    check(
+        "
+        create S1 #1 rg10 ask 10MiB → rg10 granted 10MiB …
+        r: release S1 #2 rg10 used 1MiB → ok
+        copy r marked rg10 used 2MiB #1
+        outbox → late S1
+        balance 9.97
+        cdr S1/1 → cause 0 charged 0.02 rg10 2097152
+        copy r marked rg10 used 2MiB #1 → again ok
+        balance 9.97
         ",
     );
 }
