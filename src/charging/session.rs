@@ -203,7 +203,9 @@ const REMEMBERED_MAX: usize = 4;
 /// Operations of a consumer with one constant number that are recognised after their answers are forgotten.
 const FORGOTTEN_MAX: usize = 32;
 /// Containers remembered: more than a consumer that lost an answer merges into its next request.
-const CONTAINERS_MAX: usize = 16;
+const CONTAINERS_KEPT: usize = 16;
+/// All containers of the latest request are remembered, up to this many; every session's document carries them.
+const CONTAINERS_MAX: usize = 256;
 /// Ranges of numbers; a consumer that leaves more gaps than this has its oldest ones taken as seen.
 const RANGES_MAX: usize = 16;
 
@@ -367,9 +369,9 @@ impl ContainerMemory {
         containers.iter().map(|one| self.seen.contains(one)).collect()
     }
 
-    /// Takes the containers of one request, in the order of their numbers, and says which were there before. They count as repeated only where the
-    /// consumer's numbers grow: one that always sends the same number may well report the same usage twice and
-    /// mean it.
+    /// Takes the containers of one request, in the order of their numbers, and says which were there before. They
+    /// count as repeated only where the consumer's numbers grow: one that always sends the same number may well report
+    /// the same usage twice and mean it.
     pub fn take(&mut self, containers: &[SeenContainer]) -> Vec<bool> {
         let known = self.known(containers);
         for one in containers {
@@ -381,16 +383,13 @@ impl ContainerMemory {
                 continue;
             }
             self.unreliable |= self.seen.iter().any(|seen| seen.has_number_of(one));
-            if self.seen.len() >= CONTAINERS_MAX {
-                self.seen.remove(0);
-            }
+            let kept = containers.len().clamp(CONTAINERS_KEPT, CONTAINERS_MAX);
+            self.seen.drain(..self.seen.len().saturating_add(1).saturating_sub(kept));
             self.seen.push(*one);
         }
-        let twice = |at: usize| {
-            let (before, rest) = containers.split_at(at);
-            rest.first().is_some_and(|one| before.iter().any(|other| other.has_number_of(one)))
-        };
-        self.unreliable |= (0..containers.len()).any(twice);
+        let mut numbers: Vec<_> = containers.iter().map(|one| (one.rating_group, one.number)).collect();
+        numbers.sort_unstable();
+        self.unreliable |= numbers.windows(2).any(|pair| matches!(pair, [one, next] if one == next));
         let trusted = self.grows && !self.unreliable;
         known.into_iter().map(|known| known && trusted).collect()
     }

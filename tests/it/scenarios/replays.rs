@@ -72,6 +72,20 @@ fn a_marked_copy_that_grew_is_charged_for_what_is_new_in_it() {
 }
 
 #[test]
+fn a_large_request_is_recognised_container_by_container() {
+    let containers: String = (0..40).map(|number| format!(" used 1MiB #{number}")).collect();
+    check(&format!(
+        "
+        create S1 #1 rg10 ask 40MiB → rg10 granted 40MiB …
+        u: update S1 #2 rg10{containers} ask 1MiB → rg10 granted 1MiB …
+        balance 9.60
+        copy u marked rg10 used 2MiB #40 → rg10 granted 1MiB …
+        balance 9.58
+        "
+    ));
+}
+
+#[test]
 fn a_request_whose_answer_is_forgotten_is_not_charged_again() {
     check(
         "
