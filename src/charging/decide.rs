@@ -220,11 +220,15 @@ fn is_out_of_credit(results: &[GroupResult]) -> bool {
     !results.is_empty() && results.iter().all(|result| result.code == ResultCode::QuotaLimitReached)
 }
 
-/// A second Create for the same PDU session is a copy as long as the session has only been opened, and the number
-/// is the same; else the consumer has started again.
+/// A second Create for the same PDU session is a copy as long as the session has only been opened, and the request says
+/// the same or is marked as a retransmission; else the consumer has started again.
 fn is_unused_copy(session: &ChargingSession, invocation: &Invocation) -> bool {
+    let is_copy = |done: &Remembered| {
+        let same_content = done.fingerprint.content == invocation.fingerprint.content;
+        done.operation == Operation::Create && (same_content || invocation.retransmission)
+    };
     session.first_number == invocation.number
-        && session.remembered.iter().all(|done| done.operation == Operation::Create)
+        && session.remembered.iter().all(is_copy)
         && session.quotas.iter().all(|quota| quota.used == 0)
 }
 

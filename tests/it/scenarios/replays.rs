@@ -317,6 +317,29 @@ fn a_copy_of_a_create_gets_the_session_that_the_first_one_opened() {
 }
 
 #[test]
+fn a_create_sent_again_for_an_unused_pdu_session_is_a_copy() {
+    check(
+        "
+        create S1 #1 pdu=5 rg10 ask 10MiB → rg10 granted 10MiB …
+        tick 5s
+        create S2 #1 pdu=5 rg10 ask 10MiB → S1 again rg10 granted 10MiB …
+        create S2 #1 marked pdu=5 rg10 ask 10MiB → S1 again rg10 granted 10MiB …
+        reserved 0.10
+        state S1 active
+        -- what asks for something else is no copy: the consumer has started again
+        create S3 #1 pdu=5 rg20 ask 60s → rg20 granted 60s …
+        state S1 closed Superseded
+        reserved 0.10
+        -- nor is what has another number
+        tick 5s
+        create S4 #2 pdu=5 rg20 ask 60s → rg20 granted 60s …
+        state S3 closed Superseded
+        cdr S3 → cause 4 charged 0.00
+        ",
+    );
+}
+
+#[test]
 fn an_idempotency_key_makes_a_create_a_copy_whatever_its_time() {
     check(
         "
