@@ -126,9 +126,8 @@ fn open(context: &Context<'_>, account: Option<Account>, create: Create<'_>) -> 
         work.session.state = SessionState::Closed { at: context.now, cause: ClosingCause::Event };
         // An event that was refused happened nowhere: only its answer is kept, for a repetition of the request.
         let took_place = |result: &GroupResult| result.code.allows_use();
-        worth_a_record = one_time != Some(OneTime::Immediate)
-            || !settled.reported.is_empty()
-            || answer.results.iter().any(took_place);
+        let is_refused = !answer.results.is_empty() && !answer.results.iter().any(took_place);
+        worth_a_record = one_time != Some(OneTime::Immediate) || !settled.reported.is_empty() || !is_refused;
         listing = if worth_a_record { Listed::Closed } else { Listed::Keep };
         outbox.extend(worth_a_record.then(|| Outgoing::Closed(reference.clone())));
     }

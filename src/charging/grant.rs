@@ -21,11 +21,8 @@ impl<'a> Work<'a> {
         invocation: &Invocation,
         failed: &[Option<ResultCode>],
     ) -> Vec<GroupResult> {
-        if self.session.service == Service::OfflineOnly {
-            return Vec::new();
-        }
         let mut results = Vec::new();
-        for (usage, failed) in invocation.usages.iter().zip(failed) {
+        for (usage, failed) in self.answerable(invocation).iter().zip(failed) {
             let quota = self.session.quota_at(&usage.key);
             if let Some(asked) = wanted(usage) {
                 // The new grant replaces the remainder of the old one.
@@ -53,7 +50,7 @@ impl<'a> Work<'a> {
         failed: &[Option<ResultCode>],
     ) -> Vec<GroupResult> {
         let mut results = Vec::new();
-        for (usage, failed) in invocation.usages.iter().zip(failed) {
+        for (usage, failed) in self.answerable(invocation).iter().zip(failed) {
             let quota = self.session.quota_at(&usage.key);
             results.push(GroupResult::without_grant(quota, failed.unwrap_or(self.standing_code(quota, usage))));
         }
@@ -67,7 +64,7 @@ impl<'a> Work<'a> {
         failed: &[Option<ResultCode>],
     ) -> Vec<GroupResult> {
         let mut results = Vec::new();
-        for (usage, failed) in invocation.usages.iter().zip(failed) {
+        for (usage, failed) in self.answerable(invocation).iter().zip(failed) {
             let quota = self.session.quota_at(&usage.key);
             let result = match (usage.requested, *failed) {
                 (_, Some(code)) => GroupResult::without_grant(quota, code),
@@ -79,6 +76,14 @@ impl<'a> Work<'a> {
             results.push(result);
         }
         results
+    }
+
+    /// What is answered rating group by rating group: everything, where quota is managed at all.
+    fn answerable<'b>(&self, invocation: &'b Invocation) -> &'b [UnitUsage] {
+        match self.session.service {
+            Service::Converged => &invocation.usages,
+            Service::OfflineOnly => &[],
+        }
     }
 
     /// Ends a quota's grant and gives back what is still held for it. What expired while it was held is gone.

@@ -360,6 +360,27 @@ fn nobody_is_charged_where_nobody_is_provisioned() {
 }
 
 #[test]
+fn offline_only_charging_records_and_moves_no_money() {
+    check(
+        "
+        create S1 #1 offline-only rg10 used 5MiB ask {} → ok
+        update S1 #2 rg10 used 5MiB online → ok
+        update S1 #1 rg10 used 1MiB → ok
+        release S1 #3 rg20 used 5s
+        balance 10.00
+        cdr S1 → cause 0 charged 0.00 rg10 5242880 5242880 online 1048576 rg20 5s
+        update S1 #4 rg10 used 1MiB online → gone
+        cdr S1/1 → cause 0 charged 0.00 rg10 1048576 online
+        create E #1 offline-only IEC rg30 ask 1x → ok
+        create P #1 offline-only PEC rg30 used 1x → ok
+        balance 10.00
+        cdrs E 1
+        cdrs P 1
+        ",
+    );
+}
+
+#[test]
 fn a_session_has_as_many_quotas_as_the_operator_allows() {
     let mut world = World::demo();
     world.rules.quotas_max = 2;
