@@ -93,7 +93,11 @@ fn open(context: &Context<'_>, account: Option<Account>, create: Create<'_>) -> 
             completed = with_implied_usage(invocation.clone());
             &completed
         }
-        Some(OneTime::Immediate | OneTime::Untyped) | None => invocation,
+        Some(OneTime::Immediate) => {
+            completed = with_implied_requests(invocation.clone());
+            &completed
+        }
+        Some(OneTime::Untyped) | None => invocation,
     };
     let header = Header {
         subscriber: subscriber.as_ref().map(|subscriber| subscriber.id.clone()),
@@ -202,6 +206,14 @@ fn with_implied_usage(mut invocation: Invocation) -> Invocation {
         let once = Units { service_specific_units: Some(1), ..Units::default() };
         let units = usage.requested.take().filter(|asked| *asked != Units::default()).unwrap_or(once);
         usage.containers.push(Container::of_units(units));
+    }
+    invocation
+}
+
+/// An event before the fact that names a rating group and nothing else asks for what the tariff grants by default.
+fn with_implied_requests(mut invocation: Invocation) -> Invocation {
+    for usage in invocation.usages.iter_mut().filter(|usage| usage.containers.is_empty()) {
+        usage.requested.get_or_insert_default();
     }
     invocation
 }

@@ -4,7 +4,7 @@ use super::command::{Container, Indicator, Invocation, Trigger, UnitUsage};
 use super::decide::Work;
 use super::decision::{GroupResult, ResultCode};
 use super::journal::MoveKind;
-use super::rating::{Rated, UsedDuring};
+use super::rating::Rated;
 use super::session::{Grant, Service, SessionState};
 use super::tariff::{FinalUnit, Metered, PlanInForce, Rule};
 use super::time::Span;
@@ -68,8 +68,7 @@ impl<'a> Work<'a> {
             let quota = self.session.quota_at(&usage.key);
             let result = match (usage.requested, *failed) {
                 (_, Some(code)) => GroupResult::without_grant(quota, code),
-                (Some(asked), None) => self.debit_at_once(quota, usage, asked, invocation),
-                (None, None) if usage.containers.is_empty() => continue,
+                (Some(asked), None) => self.debit_at_once(quota, usage, asked),
                 (None, None) => GroupResult::without_grant(quota, self.standing_code(quota, usage)),
             };
             self.remember_code(quota, result.code);
@@ -194,15 +193,14 @@ impl<'a> Work<'a> {
             .fold(0u64, |sum, grant| sum.saturating_add(grant.granted.saturating_sub(grant.used)))
     }
 
-    fn debit_at_once(&mut self, quota: usize, usage: &UnitUsage, asked: Units, invocation: &Invocation) -> GroupResult {
+    fn debit_at_once(&mut self, quota: usize, usage: &UnitUsage, asked: Units) -> GroupResult {
         let (plan, tariff) = match self.tariff_now(usage) {
             Ok(found) => found,
             Err(code) => return GroupResult::without_grant(quota, code),
         };
         let rated = Rated { plan, rating_group: usage.key.rating_group, tariff };
         let amount = asked_amount(&asked, tariff).min(tariff.largest_grant);
-        let during = UsedDuring { start: None, end: invocation.invoked_at, closed_by_tariff_change: false };
-        let outcome = rated.debit_at_once(self.context.now, amount, during, &mut self.account, &mut self.session);
+        let outcome = rated.debit_at_once(self.context.now, amount, &mut self.account, &mut self.session);
         let (moves, is_last) = match outcome {
             Err(_) => return GroupResult::without_grant(quota, ResultCode::RatingFailed),
             Ok(None) => return GroupResult::without_grant(quota, ResultCode::QuotaLimitReached),

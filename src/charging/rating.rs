@@ -207,20 +207,27 @@ impl<'a> Rated<'a> {
         Some(Offer { units: taken.units, reserved, moves, final_unit, tariff_change, validity_secs })
     }
 
-    /// Debits `asked` at once, all of it or nothing: `None`, and nothing changed, when the account cannot cover it.
+    /// Debits `asked` at once, all of it or nothing: `None`, and nothing changed, when the account cannot cover it. The
+    /// price is that of `now`, whatever the consumer's clock says: the event is still to happen. Answers the moves, and
+    /// whether the account cannot cover one more block.
+    ///
+    /// # Errors
+    ///
+    /// As [`Rated::charge`].
     pub fn debit_at_once(
         &self,
         now: Timestamp,
         asked: u64,
-        during: UsedDuring,
         account: &mut Account,
         session: &mut ChargingSession,
     ) -> Result<Option<(Vec<Move>, bool)>, Overflow> {
-        let limit = asked.min(self.tariff.largest_grant);
-        if self.ladder(now, 0, account, session).take(limit).units < asked {
+        let during = UsedDuring { start: None, end: now, closed_by_tariff_change: false };
+        let (mut paying, mut counting) = (account.clone(), session.clone());
+        let (cost, moves) = self.charge(now, asked, during, &mut paying, &mut counting, &mut Vec::new())?;
+        if cost.is_positive() && paying.money_available() < Amount::ZERO {
             return Ok(None);
         }
-        let (_, moves) = self.charge(now, asked, during, account, session, &mut Vec::new())?;
+        (*account, *session) = (paying, counting);
         let mut after = self.ladder(now, 0, account, session);
         let block = after.block();
         Ok(Some((moves, after.take(block).units < block)))

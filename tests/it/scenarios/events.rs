@@ -22,6 +22,22 @@ fn an_immediate_event_is_debited_once_and_reserves_nothing() {
 }
 
 #[test]
+fn an_immediate_event_leaves_the_amount_to_the_tariff_when_it_says_nothing() {
+    check(
+        "
+        create E #1 IEC rg30 ask {} → rg30 granted 1x
+        balance 9.95
+        create F #1 IEC from=f rg30 → rg30 granted 1x
+        balance 9.90
+        create G #1 IEC from=g rg30 ask 3x → rg30 granted 3x
+        balance 9.75
+        create H #1 event from=h rg30 ask 1x → rg30 granted 1x          -- of no type, but it asks
+        balance 9.70
+        ",
+    );
+}
+
+#[test]
 fn an_immediate_event_that_cannot_be_paid_changes_nothing_and_leaves_no_record() {
     check(
         "
@@ -61,6 +77,21 @@ fn the_last_event_that_can_be_paid_says_so() {
 }
 
 #[test]
+fn an_immediate_event_at_the_price_of_the_moment_needs_no_more_than_that() {
+    check(
+        "
+        now 07:59
+        have main 0.005
+        create E #1 IEC rg70 ask 1MiB → rg70 granted 1MiB final terminate
+        balance 0.00
+        now 08:00
+        have main 0.005
+        create F #2 IEC at 07:59 rg70 ask 1MiB → rg70 QUOTA_LIMIT_REACHED
+        ",
+    );
+}
+
+#[test]
 fn an_event_after_the_fact_is_charged_whatever_is_left() {
     check(
         "
@@ -81,6 +112,19 @@ fn an_event_after_the_fact_is_charged_whatever_is_left() {
         balance -0.30
         create J #1 PEC from=j rg30 used 1x offline → rg30 SUCCESS
         balance -0.30
+        ",
+    );
+}
+
+#[test]
+fn an_event_without_units_is_recorded_when_it_names_a_service() {
+    check(
+        "
+        create R #1 PEC from=amf block=registrationChargingInformation → ok
+        cdr R → cause 0 charged 0.00
+        create I #1 IEC from=amf2 block=registrationChargingInformation → ok
+        cdr I → cause 0 charged 0.00
+        balance 10.00
         ",
     );
 }
