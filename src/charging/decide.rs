@@ -118,7 +118,8 @@ fn open(context: &Context<'_>, account: Option<Account>, create: Create<'_>) -> 
         Some(OneTime::Post | OneTime::Untyped) => work.results_without_grants(invocation, &settled.codes),
         None => work.answer_requests(invocation, &settled.codes),
     };
-    if context.rules.refuse_create_without_credit && is_out_of_credit(&results) {
+    // What was reported is charged, so a request that reports cannot be refused any more.
+    if context.rules.refuse_create_without_credit && settled.reported.is_empty() && is_out_of_credit(&results) {
         return Err(Rejection::QuotaLimitReached);
     }
 

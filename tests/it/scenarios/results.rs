@@ -108,6 +108,27 @@ fn a_service_is_rejected_outside_the_hours_in_which_it_is_sold() {
 }
 
 #[test]
+fn out_of_credit_is_said_of_the_group_or_of_the_whole_create_as_the_operator_wants() {
+    let table = |answer: &str, used: &str| {
+        format!(
+            "
+            subscriber empty
+            create S1 #1 rg10 ask {{}} rg20 ask {{}} → {answer}
+            create S2 #1 from=smf2 rg10 ask {{}} rg40 ask {{}} → rg10 QUOTA_LIMIT_REACHED rg40 granted 10MiB
+            -- what was used is charged, so the request cannot be refused
+            create S3 #1 from=smf3 rg10 used 1MiB ask {{}} → {used}
+            balance -0.01
+            "
+        )
+    };
+    let group = "rg10 QUOTA_LIMIT_REACHED";
+    check(&table("rg10 QUOTA_LIMIT_REACHED rg20 QUOTA_LIMIT_REACHED", group));
+    let mut world = World::demo();
+    world.rules.refuse_create_without_credit = true;
+    play(world, &table("refused QuotaLimitReached", group));
+}
+
+#[test]
 fn a_subscriber_without_an_account_cannot_be_charged() {
     let mut world = World::demo();
     world.accounts.clear();
