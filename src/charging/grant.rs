@@ -14,13 +14,19 @@ use super::units::{Units, share};
 const FEATURE_CHFCQM: u64 = 1;
 
 impl<'a> Work<'a> {
-    /// Grants what is asked for, in the order of the request; gives back what a report ends. `failed` are the rating
-    /// groups whose usage could not be charged.
+    /// Gives back what a report ends, then grants what is asked for, in the order of the request. `failed` are the
+    /// rating groups whose usage could not be charged.
     pub(super) fn answer_requests(
         &mut self,
         invocation: &Invocation,
         failed: &[Option<ResultCode>],
     ) -> Vec<GroupResult> {
+        for usage in self.answerable(invocation) {
+            if wanted(usage).is_none() && ends_grant(invocation, usage) {
+                let quota = self.session.quota_at(&usage.key);
+                self.give_back(quota);
+            }
+        }
         let mut results = Vec::new();
         for (usage, failed) in self.answerable(invocation).iter().zip(failed) {
             let quota = self.session.quota_at(&usage.key);
@@ -34,9 +40,6 @@ impl<'a> Work<'a> {
                 self.remember_code(quota, result.code);
                 results.push(result);
             } else if !usage.containers.is_empty() {
-                if ends_grant(invocation, usage) {
-                    self.give_back(quota);
-                }
                 results.push(GroupResult::without_grant(quota, failed.unwrap_or(self.standing_code(quota, usage))));
             }
         }
@@ -268,6 +271,9 @@ const ENDING_TRIGGERS: [&str; 8] = [
 ];
 
 fn ends_grant(invocation: &Invocation, usage: &UnitUsage) -> bool {
+    if usage.containers.is_empty() {
+        return false;
+    }
     let ends = |trigger: &Trigger| trigger.name.as_deref().is_some_and(|name| ENDING_TRIGGERS.contains(&name));
     let mut own = usage.containers.iter().flat_map(|container| &container.triggers).peekable();
     // The session's triggers may be another rating group's; they count where the containers say nothing.

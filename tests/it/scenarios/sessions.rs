@@ -254,6 +254,19 @@ fn a_report_with_a_request_is_granted_anew_whatever_its_trigger() {
 }
 
 #[test]
+fn what_one_group_gives_back_another_may_be_granted_in_the_same_request() {
+    check(
+        "
+        subscriber low
+        create S1 #1 rg10 ask 5MiB → rg10 granted 5MiB … final terminate
+        update S1 #2 rg90 ask 1MiB rg10 used 1MiB FINAL → rg90 granted 1MiB, rg10 SUCCESS
+        balance 0.04
+        reserved 0.01
+        ",
+    );
+}
+
+#[test]
 fn a_session_keeps_its_subscriber() {
     check(
         "
