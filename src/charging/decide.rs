@@ -273,12 +273,9 @@ fn update(
     let account = payer_account(session.payer.is_some(), account)?;
 
     let mut work = Work::start(context, account, session);
-    work.session.updated_at = context.now;
+    work.note_sign_of_life();
     if let Some(uri) = &invocation.notify_uri {
         work.session.notify_uri = Some(uri.clone());
-    }
-    if let SessionState::Probing { .. } = work.session.state {
-        work.session.state = SessionState::Active;
     }
     let settled = work.settle(invocation, Settling::Usual(None))?;
     let results = work.answer_requests(invocation, &settled.codes);
@@ -328,6 +325,9 @@ fn late(
     let after_closing = session.is_closed();
     let settling = if given.is_some() { Settling::Repeated } else { Settling::Late };
     let mut work = Work::start(context, account, session);
+    if !after_closing {
+        work.note_sign_of_life();
+    }
     let settled = work.settle(invocation, settling)?;
     let nothing_new = settled.reported.iter().all(|reported| reported.repeated.len() == reported.containers.len());
     let must_be_remembered = given.is_none() && !after_closing;
@@ -386,6 +386,14 @@ impl<'a> Work<'a> {
         let before = self.moves.len();
         self.moves.extend(moves);
         self.account_changed |= self.moves.len() > before;
+    }
+
+    /// The consumer is there: the session is no longer idle, and need not be probed.
+    fn note_sign_of_life(&mut self) {
+        self.session.updated_at = self.context.now;
+        if let SessionState::Probing { .. } = self.session.state {
+            self.session.state = SessionState::Active;
+        }
     }
 
     fn close(&mut self, cause: ClosingCause) {

@@ -316,6 +316,23 @@ fn an_aborting_session_reports_but_is_granted_nothing() {
 }
 
 #[test]
+fn any_update_ends_the_probing_of_an_idle_session() {
+    check(
+        "
+        create S1 #1 rg10 ask 1MiB → rg10 granted 1MiB …
+        update S1 #3 rg10 ask 1MiB → rg10 granted 1MiB …
+        tick 24h
+        probe S1
+        update S1 #2 rg10 used 1 → rg10 SUCCESS                  -- overtaken, and a sign of life all the same
+        state S1 active
+        probe S1
+        update S1 #4 → ok
+        state S1 active
+        ",
+    );
+}
+
+#[test]
 fn a_session_is_due_when_a_grant_or_its_patience_runs_out() {
     check(
         "
