@@ -393,9 +393,14 @@ impl Step {
         let units = self.prices.iter().map(coverable).min().unwrap_or(0).min(wanted);
         // The rest of a block that is already paid counts once, though several grants of the group may lie on it: so
         // a grant costs what it costs by itself, and no less than what it costs on top of the others.
-        let cost =
-            |one: &StepPrice| positions(one).into_iter().filter_map(|used| one.price.charge_more(used, units)).max();
-        let cost = self.prices.iter().filter_map(cost).max().unwrap_or(Amount::ZERO);
+        let mut cost = Amount::ZERO;
+        for one in &self.prices {
+            for used in positions(one) {
+                // What cannot be counted cannot be granted.
+                let Some(alone) = one.price.charge_more(used, units) else { return (0, Amount::ZERO) };
+                cost = cost.max(alone);
+            }
+        }
         for one in &mut self.prices {
             one.used = one.used.saturating_add(units);
         }

@@ -267,7 +267,11 @@ impl ChargingSession {
             .map_or(0, |meter| meter.used)
     }
 
+    /// Counts usage at a price; a price of zero has no blocks to count.
     pub fn meter(&mut self, rating_group: RatingGroup, price: Price, units: u64) {
+        if price.is_free() {
+            return;
+        }
         match self.meters.iter_mut().find(|meter| meter.rating_group == rating_group && meter.price == price) {
             Some(meter) => meter.used = meter.used.saturating_add(units),
             None => self.meters.push(Meter { rating_group, price, used: units }),

@@ -144,3 +144,28 @@ fn a_session_that_never_was_is_not_known() {
         ",
     );
 }
+
+#[test]
+fn the_largest_numbers_fail_to_rate_at_worst() {
+    check(
+        "
+        subscriber postpaid
+        create S1 #1 rg10 ask {} rg30 ask {} rg40 ask {} rg80 ask {} rg70 ask {}
+            → rg10 granted 10MiB … rg30 granted 1x rg40 granted 10MiB rg80 granted 10MiB …
+            rg70 granted 10MiB switch 20:00
+        update S1 #2 rg30 used maxx ask {} rg10 used 1MiB → rg30 RATING_FAILED rg10 SUCCESS
+        balance -0.01
+        grant S1 rg30 → none
+        update S1 #3 rg10 used max ask {} → rg10 RATING_FAILED
+        balance -0.01
+        grant S1 rg10 → none
+        -- what costs nothing can always be counted
+        update S1 #4 rg40 used max ask {} → rg40 granted 10MiB
+        update S1 #5 rg40 used max ask {} → rg40 granted 10MiB
+        update S1 #6 rg10 used up=max down=max online rg80 used max rg70 used max from 07:00 to 09:00
+            → rg10 RATING_FAILED rg80 SUCCESS rg70 SUCCESS
+        release S1 #7 rg20 used 4294967295s
+        reserved 0.00
+        ",
+    );
+}
