@@ -6,12 +6,14 @@
 mod demo;
 mod events;
 mod final_units;
+mod properties;
 mod quotas;
 mod rating;
 mod records;
 mod replays;
 mod results;
 mod sessions;
+
 mod table;
 mod world;
 

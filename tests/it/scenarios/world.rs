@@ -217,8 +217,9 @@ impl World {
             return;
         }
         self.commits += 1;
-        let entries = || decision.sessions.iter().filter_map(|change| change.entry.as_ref());
-        let moves: Vec<Move> = entries().flat_map(|entry| entry.moves.clone()).collect();
+        // A session that was superseded was closed before the new one was granted anything.
+        let entries = decision.sessions.iter().rev().filter_map(|change| change.entry.as_ref());
+        let moves: Vec<Move> = entries.flat_map(|entry| entry.moves.clone()).collect();
         if let Some(account) = decision.account {
             self.accounts.insert(account.id.clone(), stored(&account));
         } else {
