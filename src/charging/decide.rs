@@ -93,7 +93,11 @@ fn open(context: &Context<'_>, account: Option<Account>, create: Create<'_>) -> 
             completed = with_implied_usage(invocation.clone());
             &completed
         }
-        Some(OneTime::Immediate | OneTime::Untyped) | None => invocation,
+        Some(OneTime::Immediate) => {
+            completed = with_implied_requests(invocation.clone());
+            &completed
+        }
+        Some(OneTime::Untyped) | None => invocation,
     };
     let header = Header {
         subscriber: subscriber.as_ref().map(|subscriber| subscriber.id.clone()),
@@ -114,7 +118,8 @@ fn open(context: &Context<'_>, account: Option<Account>, create: Create<'_>) -> 
         Some(OneTime::Post | OneTime::Untyped) => work.results_without_grants(invocation, &settled.codes),
         None => work.answer_requests(invocation, &settled.codes),
     };
-    if context.rules.refuse_create_without_credit && is_out_of_credit(&results) {
+    // What was reported is charged, so a request that reports cannot be refused any more.
+    if context.rules.refuse_create_without_credit && settled.reported.is_empty() && is_out_of_credit(&results) {
         return Err(Rejection::QuotaLimitReached);
     }
 
@@ -126,9 +131,8 @@ fn open(context: &Context<'_>, account: Option<Account>, create: Create<'_>) -> 
         work.session.state = SessionState::Closed { at: context.now, cause: ClosingCause::Event };
         // An event that was refused happened nowhere: only its answer is kept, for a repetition of the request.
         let took_place = |result: &GroupResult| result.code.allows_use();
-        worth_a_record = one_time != Some(OneTime::Immediate)
-            || !settled.reported.is_empty()
-            || answer.results.iter().any(took_place);
+        let is_refused = !answer.results.is_empty() && !answer.results.iter().any(took_place);
+        worth_a_record = one_time != Some(OneTime::Immediate) || !settled.reported.is_empty() || !is_refused;
         listing = if worth_a_record { Listed::Closed } else { Listed::Keep };
         outbox.extend(worth_a_record.then(|| Outgoing::Closed(reference.clone())));
     }
@@ -207,6 +211,14 @@ fn with_implied_usage(mut invocation: Invocation) -> Invocation {
     invocation
 }
 
+/// An event before the fact that names a rating group and nothing else asks for what the tariff grants by default.
+fn with_implied_requests(mut invocation: Invocation) -> Invocation {
+    for usage in invocation.usages.iter_mut().filter(|usage| usage.containers.is_empty()) {
+        usage.requested.get_or_insert_default();
+    }
+    invocation
+}
+
 /// The plan takes everything that the request names out of charging.
 fn is_free_of_charging(context: &Context<'_>, subscriber: &Subscriber, invocation: &Invocation) -> bool {
     let Some(plan) = context.catalog.newest(&subscriber.plan) else { return false };
@@ -220,11 +232,15 @@ fn is_out_of_credit(results: &[GroupResult]) -> bool {
     !results.is_empty() && results.iter().all(|result| result.code == ResultCode::QuotaLimitReached)
 }
 
-/// A second Create for the same PDU session is a copy as long as the session has only been opened, and the number
-/// is the same; else the consumer has started again.
+/// A second Create for the same PDU session is a copy as long as the session has only been opened, and the request says
+/// the same or is marked as a retransmission; else the consumer has started again.
 fn is_unused_copy(session: &ChargingSession, invocation: &Invocation) -> bool {
+    let is_copy = |done: &Remembered| {
+        let same_content = done.fingerprint.content == invocation.fingerprint.content;
+        done.operation == Operation::Create && (same_content || invocation.retransmission)
+    };
     session.first_number == invocation.number
-        && session.remembered.iter().all(|done| done.operation == Operation::Create)
+        && session.remembered.iter().all(is_copy)
         && session.quotas.iter().all(|quota| quota.used == 0)
 }
 
@@ -257,12 +273,9 @@ fn update(
     let account = payer_account(session.payer.is_some(), account)?;
 
     let mut work = Work::start(context, account, session);
-    work.session.updated_at = context.now;
+    work.note_sign_of_life();
     if let Some(uri) = &invocation.notify_uri {
         work.session.notify_uri = Some(uri.clone());
-    }
-    if let SessionState::Probing { .. } = work.session.state {
-        work.session.state = SessionState::Active;
     }
     let settled = work.settle(invocation, Settling::Usual(None))?;
     let results = work.answer_requests(invocation, &settled.codes);
@@ -280,9 +293,10 @@ fn release(
     check_identity(&session, invocation)?;
     match replay::standing(&mut session, Operation::Release, invocation)? {
         Standing::Replayed(answer) => return Ok(Decision::replay(answer, &session)),
-        Standing::Late | Standing::Grown(_) => {
-            return late(context, account, session, Operation::Release, invocation, None);
+        Standing::Grown(answer) => {
+            return late(context, account, session, Operation::Release, invocation, Some(answer));
         }
+        Standing::Late => return late(context, account, session, Operation::Release, invocation, None),
         Standing::New => {}
     }
     let account = payer_account(session.payer.is_some(), account)?;
@@ -311,6 +325,9 @@ fn late(
     let after_closing = session.is_closed();
     let settling = if given.is_some() { Settling::Repeated } else { Settling::Late };
     let mut work = Work::start(context, account, session);
+    if !after_closing {
+        work.note_sign_of_life();
+    }
     let settled = work.settle(invocation, settling)?;
     let nothing_new = settled.reported.iter().all(|reported| reported.repeated.len() == reported.containers.len());
     let must_be_remembered = given.is_none() && !after_closing;
@@ -369,6 +386,14 @@ impl<'a> Work<'a> {
         let before = self.moves.len();
         self.moves.extend(moves);
         self.account_changed |= self.moves.len() > before;
+    }
+
+    /// The consumer is there: the session is no longer idle, and need not be probed.
+    fn note_sign_of_life(&mut self) {
+        self.session.updated_at = self.context.now;
+        if let SessionState::Probing { .. } = self.session.state {
+            self.session.state = SessionState::Active;
+        }
     }
 
     fn close(&mut self, cause: ClosingCause) {

@@ -4,7 +4,7 @@ use super::command::{Container, Indicator, Invocation, Trigger, UnitUsage};
 use super::decide::Work;
 use super::decision::{GroupResult, ResultCode};
 use super::journal::MoveKind;
-use super::rating::{Rated, UsedDuring};
+use super::rating::Rated;
 use super::session::{Grant, Service, SessionState};
 use super::tariff::{FinalUnit, Metered, PlanInForce, Rule};
 use super::time::Span;
@@ -14,18 +14,21 @@ use super::units::{Units, share};
 const FEATURE_CHFCQM: u64 = 1;
 
 impl<'a> Work<'a> {
-    /// Grants what is asked for, in the order of the request; gives back what a report ends. `failed` are the rating
-    /// groups whose usage could not be charged.
+    /// Gives back what a report ends, then grants what is asked for, in the order of the request. `failed` are the
+    /// rating groups whose usage could not be charged.
     pub(super) fn answer_requests(
         &mut self,
         invocation: &Invocation,
         failed: &[Option<ResultCode>],
     ) -> Vec<GroupResult> {
-        if self.session.service == Service::OfflineOnly {
-            return Vec::new();
+        for usage in self.answerable(invocation) {
+            if wanted(usage).is_none() && ends_grant(invocation, usage) {
+                let quota = self.session.quota_at(&usage.key);
+                self.give_back(quota);
+            }
         }
         let mut results = Vec::new();
-        for (usage, failed) in invocation.usages.iter().zip(failed) {
+        for (usage, failed) in self.answerable(invocation).iter().zip(failed) {
             let quota = self.session.quota_at(&usage.key);
             if let Some(asked) = wanted(usage) {
                 // The new grant replaces the remainder of the old one.
@@ -37,9 +40,6 @@ impl<'a> Work<'a> {
                 self.remember_code(quota, result.code);
                 results.push(result);
             } else if !usage.containers.is_empty() {
-                if ends_grant(invocation, usage) {
-                    self.give_back(quota);
-                }
                 results.push(GroupResult::without_grant(quota, failed.unwrap_or(self.standing_code(quota, usage))));
             }
         }
@@ -53,7 +53,7 @@ impl<'a> Work<'a> {
         failed: &[Option<ResultCode>],
     ) -> Vec<GroupResult> {
         let mut results = Vec::new();
-        for (usage, failed) in invocation.usages.iter().zip(failed) {
+        for (usage, failed) in self.answerable(invocation).iter().zip(failed) {
             let quota = self.session.quota_at(&usage.key);
             results.push(GroupResult::without_grant(quota, failed.unwrap_or(self.standing_code(quota, usage))));
         }
@@ -67,12 +67,11 @@ impl<'a> Work<'a> {
         failed: &[Option<ResultCode>],
     ) -> Vec<GroupResult> {
         let mut results = Vec::new();
-        for (usage, failed) in invocation.usages.iter().zip(failed) {
+        for (usage, failed) in self.answerable(invocation).iter().zip(failed) {
             let quota = self.session.quota_at(&usage.key);
             let result = match (usage.requested, *failed) {
                 (_, Some(code)) => GroupResult::without_grant(quota, code),
-                (Some(asked), None) => self.debit_at_once(quota, usage, asked, invocation),
-                (None, None) if usage.containers.is_empty() => continue,
+                (Some(asked), None) => self.debit_at_once(quota, usage, asked),
                 (None, None) => GroupResult::without_grant(quota, self.standing_code(quota, usage)),
             };
             self.remember_code(quota, result.code);
@@ -81,13 +80,23 @@ impl<'a> Work<'a> {
         results
     }
 
-    /// Ends a quota's grant and gives back what is still held for it.
+    /// What is answered rating group by rating group: everything, where quota is managed at all.
+    fn answerable<'b>(&self, invocation: &'b Invocation) -> &'b [UnitUsage] {
+        match self.session.service {
+            Service::Converged => &invocation.usages,
+            Service::OfflineOnly => &[],
+        }
+    }
+
+    /// Ends a quota's grant and gives back what is still held for it. What expired while it was held is gone.
     pub(super) fn give_back(&mut self, quota: usize) {
         let Some(quota) = self.session.quotas.get_mut(quota) else { return };
         let Some(grant) = quota.grant.take() else { return };
         let (rating_group, version) = (quota.key.rating_group, grant.plan_version);
         let moves = self.account.release(grant.reserved, MoveKind::Release);
         self.moved(moves.into_iter().map(|one| one.for_usage(rating_group, None, Some(version))));
+        let expired = self.account.expire(self.context.now);
+        self.moved(expired);
     }
 
     fn remember_code(&mut self, quota: usize, code: ResultCode) {
@@ -187,15 +196,14 @@ impl<'a> Work<'a> {
             .fold(0u64, |sum, grant| sum.saturating_add(grant.granted.saturating_sub(grant.used)))
     }
 
-    fn debit_at_once(&mut self, quota: usize, usage: &UnitUsage, asked: Units, invocation: &Invocation) -> GroupResult {
+    fn debit_at_once(&mut self, quota: usize, usage: &UnitUsage, asked: Units) -> GroupResult {
         let (plan, tariff) = match self.tariff_now(usage) {
             Ok(found) => found,
             Err(code) => return GroupResult::without_grant(quota, code),
         };
         let rated = Rated { plan, rating_group: usage.key.rating_group, tariff };
         let amount = asked_amount(&asked, tariff).min(tariff.largest_grant);
-        let during = UsedDuring { start: None, end: invocation.invoked_at, closed_by_tariff_change: false };
-        let outcome = rated.debit_at_once(self.context.now, amount, during, &mut self.account, &mut self.session);
+        let outcome = rated.debit_at_once(self.context.now, amount, &mut self.account, &mut self.session);
         let (moves, is_last) = match outcome {
             Err(_) => return GroupResult::without_grant(quota, ResultCode::RatingFailed),
             Ok(None) => return GroupResult::without_grant(quota, ResultCode::QuotaLimitReached),
@@ -263,6 +271,9 @@ const ENDING_TRIGGERS: [&str; 8] = [
 ];
 
 fn ends_grant(invocation: &Invocation, usage: &UnitUsage) -> bool {
+    if usage.containers.is_empty() {
+        return false;
+    }
     let ends = |trigger: &Trigger| trigger.name.as_deref().is_some_and(|name| ENDING_TRIGGERS.contains(&name));
     let mut own = usage.containers.iter().flat_map(|container| &container.triggers).peekable();
     // The session's triggers may be another rating group's; they count where the containers say nothing.

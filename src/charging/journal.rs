@@ -15,7 +15,8 @@ use super::time::Timestamp;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     pub at: Timestamp,
-    /// The account's version after the commit: orders the entries of all journals of one account.
+    /// The account's version after the commit: orders the entries of all journals of one account. Where one commit
+    /// wrote two, a session was closed for another one to open, and the closing came first.
     pub account_version: u64,
     pub event: Event,
     pub moves: Vec<Move>,

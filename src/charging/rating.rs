@@ -202,39 +202,43 @@ impl<'a> Rated<'a> {
             let units = if held.len() == 1 { Some(taken.for_money) } else { None };
             moves.extend(held.into_iter().map(|one| one.for_usage(self.rating_group, units, Some(self.version()))));
         }
-        Some(Offer {
-            units: taken.units,
-            reserved,
-            moves,
-            final_unit,
-            tariff_change: ladder.tariff_change,
-            validity_secs: self.validity(now, &taken.in_kind, account),
-        })
+        let validity_secs = self.validity(now, &reserved, account);
+        let tariff_change = ladder.tariff_change;
+        Some(Offer { units: taken.units, reserved, moves, final_unit, tariff_change, validity_secs })
     }
 
-    /// Debits `asked` at once, all of it or nothing: `None`, and nothing changed, when the account cannot cover it.
+    /// Debits `asked` at once, all of it or nothing: `None`, and nothing changed, when the account cannot cover it. The
+    /// price is that of `now`, whatever the consumer's clock says: the event is still to happen. Answers the moves, and
+    /// whether the account cannot cover one more block.
+    ///
+    /// # Errors
+    ///
+    /// As [`Rated::charge`].
     pub fn debit_at_once(
         &self,
         now: Timestamp,
         asked: u64,
-        during: UsedDuring,
         account: &mut Account,
         session: &mut ChargingSession,
     ) -> Result<Option<(Vec<Move>, bool)>, Overflow> {
-        let limit = asked.min(self.tariff.largest_grant);
-        if self.ladder(now, 0, account, session).take(limit).units < asked {
+        let during = UsedDuring { start: None, end: now, closed_by_tariff_change: false };
+        let (mut paying, mut counting) = (account.clone(), session.clone());
+        let (cost, moves) = self.charge(now, asked, during, &mut paying, &mut counting, &mut Vec::new())?;
+        if cost.is_positive() && paying.money_available() < Amount::ZERO {
             return Ok(None);
         }
-        let (_, moves) = self.charge(now, asked, during, account, session, &mut Vec::new())?;
+        (*account, *session) = (paying, counting);
         let mut after = self.ladder(now, 0, account, session);
         let block = after.block();
         Ok(Some((moves, after.take(block).units < block)))
     }
 
-    /// The tariff's validity, cut short where an allowance expires, the month's tiers start again, or the service is
-    /// no longer sold.
-    fn validity(&self, now: Timestamp, in_kind: &[(usize, u64)], account: &Account) -> Option<u32> {
-        let expiries = in_kind.iter().filter_map(|(at, _)| account.balances.get(*at)?.expires_at);
+    /// The tariff's validity, cut short where a balance that the grant holds expires, the month's tiers start again,
+    /// or the service is no longer sold.
+    fn validity(&self, now: Timestamp, reserved: &[Reservation], account: &Account) -> Option<u32> {
+        // What expired before holds only what is owed on credit.
+        let expiry = |held: &Reservation| account.balance(&held.balance)?.expires_at.filter(|at| *at > now);
+        let expiries = reserved.iter().filter_map(expiry);
         let reset = match &self.tariff.prices {
             Prices::Tiers { .. } => self.calendar().next_month(now),
             Prices::Always(_) | Prices::TimeOfDay { .. } => None,
@@ -389,9 +393,14 @@ impl Step {
         let units = self.prices.iter().map(coverable).min().unwrap_or(0).min(wanted);
         // The rest of a block that is already paid counts once, though several grants of the group may lie on it: so
         // a grant costs what it costs by itself, and no less than what it costs on top of the others.
-        let cost =
-            |one: &StepPrice| positions(one).into_iter().filter_map(|used| one.price.charge_more(used, units)).max();
-        let cost = self.prices.iter().filter_map(cost).max().unwrap_or(Amount::ZERO);
+        let mut cost = Amount::ZERO;
+        for one in &self.prices {
+            for used in positions(one) {
+                // What cannot be counted cannot be granted.
+                let Some(alone) = one.price.charge_more(used, units) else { return (0, Amount::ZERO) };
+                cost = cost.max(alone);
+            }
+        }
         for one in &mut self.prices {
             one.used = one.used.saturating_add(units);
         }

@@ -56,26 +56,37 @@ fn found(session: &ChargingSession, operation: Operation, invocation: &Invocatio
     }
 
     let replayed = |done: &Remembered| Ok(Standing::Replayed(done.answer.clone()));
-    match (operation, &session.numbering) {
-        // A session is released once; a copy with a new time stamp is still that release.
-        (Operation::Release, _) => match done.find(|done| done.fingerprint.content == content) {
-            Some(done) => replayed(done),
-            None => Ok(Standing::New),
-        },
-        (_, Numbering::Constant { forgotten }) => match done.find(|done| done.fingerprint.exact == exact) {
+    if let (Operation::Update, Numbering::Constant { forgotten }) = (operation, &session.numbering) {
+        return match done.find(|done| done.fingerprint.exact == exact) {
             Some(done) => replayed(done),
             None if forgotten.contains(&invocation.fingerprint.short()) => Err(Rejection::NumberForgotten),
             None => Ok(Standing::New),
-        },
-        (_, Numbering::Sequenced(_) | Numbering::Unknown) => match done.find(|done| done.number == invocation.number) {
-            Some(done) if done.fingerprint.content == content => replayed(done),
-            Some(done) if invocation.retransmission => Ok(Standing::Grown(done.answer.clone())),
-            Some(_) => Err(Rejection::NumberReused),
-            None if session.numbering.has_seen(invocation.number) => Err(Rejection::NumberForgotten),
-            None if session.numbering.is_behind(invocation.number) => Ok(Standing::Late),
-            None => Ok(Standing::New),
-        },
+        };
     }
+
+    // The content names the number too. A session is released once, so a Release with another time stamp is a copy
+    // even where every request has the same number.
+    if let Some(done) = done.clone().find(|done| done.fingerprint.content == content) {
+        return replayed(done);
+    }
+    let says_something = match session.numbering {
+        Numbering::Sequenced(_) => true,
+        Numbering::Unknown => invocation.number != session.first_number,
+        Numbering::Constant { .. } => false,
+    };
+    match done.find(|done| done.number == invocation.number) {
+        Some(done) if invocation.retransmission => return Ok(Standing::Grown(done.answer.clone())),
+        Some(_) if says_something => return Err(Rejection::NumberReused),
+        Some(_) | None => {}
+    }
+    Ok(match operation {
+        Operation::Release => Standing::New,
+        Operation::Create | Operation::Update if session.numbering.has_seen(invocation.number) => {
+            return Err(Rejection::NumberForgotten);
+        }
+        Operation::Create | Operation::Update if session.numbering.is_behind(invocation.number) => Standing::Late,
+        Operation::Create | Operation::Update => Standing::New,
+    })
 }
 
 /// What identifies a container: rating group and number, and a hash of the rest that cannot change on the way.

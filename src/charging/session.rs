@@ -203,7 +203,9 @@ const REMEMBERED_MAX: usize = 4;
 /// Operations of a consumer with one constant number that are recognised after their answers are forgotten.
 const FORGOTTEN_MAX: usize = 32;
 /// Containers remembered: more than a consumer that lost an answer merges into its next request.
-const CONTAINERS_MAX: usize = 16;
+const CONTAINERS_KEPT: usize = 16;
+/// All containers of the latest request are remembered, up to this many; every session's document carries them.
+const CONTAINERS_MAX: usize = 256;
 /// Ranges of numbers; a consumer that leaves more gaps than this has its oldest ones taken as seen.
 const RANGES_MAX: usize = 16;
 
@@ -217,7 +219,8 @@ impl ChargingSession {
     }
 
     /// Keeps the answer of an operation for its replay. The Create's answer stays for good: its Location is the only
-    /// way to the session for a consumer that lost it.
+    /// way to the session for a consumer that lost it. So does the Release's: what it reported must not be taken for
+    /// late usage.
     pub fn remember(&mut self, done: Remembered) {
         if let Numbering::Sequenced(seen) = &mut self.numbering
             && done.operation == Operation::Update
@@ -225,7 +228,8 @@ impl ChargingSession {
             add_to_ranges(seen, done.number);
         }
         if self.remembered.len() >= REMEMBERED_MAX {
-            let oldest = self.remembered.remove(1);
+            let release = self.remembered.iter().position(|done| done.operation == Operation::Release);
+            let oldest = self.remembered.remove(if release == Some(1) { 2 } else { 1 });
             if let Numbering::Constant { forgotten } = &mut self.numbering {
                 if forgotten.len() >= FORGOTTEN_MAX {
                     forgotten.remove(0);
@@ -263,7 +267,11 @@ impl ChargingSession {
             .map_or(0, |meter| meter.used)
     }
 
+    /// Counts usage at a price; a price of zero has no blocks to count.
     pub fn meter(&mut self, rating_group: RatingGroup, price: Price, units: u64) {
+        if price.is_free() {
+            return;
+        }
         match self.meters.iter_mut().find(|meter| meter.rating_group == rating_group && meter.price == price) {
             Some(meter) => meter.used = meter.used.saturating_add(units),
             None => self.meters.push(Meter { rating_group, price, used: units }),
@@ -365,9 +373,9 @@ impl ContainerMemory {
         containers.iter().map(|one| self.seen.contains(one)).collect()
     }
 
-    /// Takes the containers of one request, in the order of their numbers, and says which were there before. They count as repeated only where the
-    /// consumer's numbers grow: one that always sends the same number may well report the same usage twice and
-    /// mean it.
+    /// Takes the containers of one request, in the order of their numbers, and says which were there before. They
+    /// count as repeated only where the consumer's numbers grow: one that always sends the same number may well report
+    /// the same usage twice and mean it.
     pub fn take(&mut self, containers: &[SeenContainer]) -> Vec<bool> {
         let known = self.known(containers);
         for one in containers {
@@ -379,16 +387,13 @@ impl ContainerMemory {
                 continue;
             }
             self.unreliable |= self.seen.iter().any(|seen| seen.has_number_of(one));
-            if self.seen.len() >= CONTAINERS_MAX {
-                self.seen.remove(0);
-            }
+            let kept = containers.len().clamp(CONTAINERS_KEPT, CONTAINERS_MAX);
+            self.seen.drain(..self.seen.len().saturating_add(1).saturating_sub(kept));
             self.seen.push(*one);
         }
-        let twice = |at: usize| {
-            let (before, rest) = containers.split_at(at);
-            rest.first().is_some_and(|one| before.iter().any(|other| other.has_number_of(one)))
-        };
-        self.unreliable |= (0..containers.len()).any(twice);
+        let mut numbers: Vec<_> = containers.iter().map(|one| (one.rating_group, one.number)).collect();
+        numbers.sort_unstable();
+        self.unreliable |= numbers.windows(2).any(|pair| matches!(pair, [one, next] if one == next));
         let trusted = self.grows && !self.unreliable;
         known.into_iter().map(|known| known && trusted).collect()
     }

@@ -104,7 +104,7 @@ impl<'a> Work<'a> {
             Some(metered) => container.units.of(metered.kind).unwrap_or(0),
             None => any_units(&container.units),
         };
-        let is_charged = self.is_charged(quota, usage, container, settling);
+        let is_charged = self.is_charged(quota, usage, container, invocation, settling);
         let Some(state) = self.session.quotas.get_mut(quota) else { return Ok(()) };
         state.used = state.used.saturating_add(units);
         if !is_charged {
@@ -148,7 +148,14 @@ impl<'a> Work<'a> {
     }
 
     /// Whether usage costs, or is only recorded.
-    fn is_charged(&self, quota: usize, usage: &UnitUsage, container: &Container, settling: Settling) -> bool {
+    fn is_charged(
+        &self,
+        quota: usize,
+        usage: &UnitUsage,
+        container: &Container,
+        invocation: &Invocation,
+        settling: Settling,
+    ) -> bool {
         if self.session.payer.is_none() || self.session.service == Service::OfflineOnly {
             return false;
         }
@@ -158,18 +165,21 @@ impl<'a> Work<'a> {
             // Read from its context.
             Some(Indicator::Other(_)) | None => match settling {
                 Settling::Usual(Some(_)) => true,
-                Settling::Usual(None) => self.is_online(usage),
+                Settling::Usual(None) => self.is_online(usage, invocation),
                 // The grant that covered it may be replaced or released by now.
                 Settling::Late | Settling::Repeated => {
                     let was_granted = |quota: &Quota| quota.last_code.is_some_and(ResultCode::allows_use);
-                    self.is_online(usage) || self.session.quotas.get(quota).is_some_and(was_granted)
+                    self.is_online(usage, invocation) || self.session.quotas.get(quota).is_some_and(was_granted)
                 }
             },
         }
     }
 
-    fn is_online(&self, usage: &UnitUsage) -> bool {
-        usage.requested.is_some() || self.session.holds_grant(usage.key.rating_group)
+    /// The rating group holds a grant in the session, or asks for one in the request, wherever it is metered.
+    fn is_online(&self, usage: &UnitUsage, invocation: &Invocation) -> bool {
+        let group = usage.key.rating_group;
+        let asks = |other: &UnitUsage| other.key.rating_group == group && other.requested.is_some();
+        self.session.holds_grant(group) || invocation.usages.iter().any(asks)
     }
 }
 

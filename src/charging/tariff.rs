@@ -130,6 +130,11 @@ impl FinalUnit {
 }
 
 impl Price {
+    /// Whatever is used, and however much.
+    pub fn is_free(&self) -> bool {
+        self.amount.is_zero()
+    }
+
     /// `ceil(used / per) * amount`; `None` when that is more money than there is.
     pub fn charge(&self, used: u64) -> Option<Amount> {
         // Rounding: up, a started block is paid in full.
@@ -139,19 +144,21 @@ impl Price {
 
     /// What `units` more cost after `used`: so splitting usage never changes the price.
     pub fn charge_more(&self, used: u64, units: u64) -> Option<Amount> {
+        if self.is_free() {
+            return Some(Amount::ZERO);
+        }
         self.charge(used.checked_add(units)?)?.minus(self.charge(used)?)
     }
 
     /// Units that `money` covers after `used`: the rest of the started block, then whole blocks.
     pub fn coverable(&self, used: u64, money: Amount) -> u64 {
-        let countable = u64::MAX.saturating_sub(used);
-        if self.amount.is_zero() {
-            return countable;
+        if self.is_free() {
+            return u64::MAX;
         }
         let started = used.checked_rem(self.per).unwrap_or(0);
         let rest = if started == 0 { 0 } else { self.per.saturating_sub(started) };
         let blocks = money.as_units().checked_div(self.amount.as_units()).unwrap_or(0);
-        rest.saturating_add(blocks.saturating_mul(self.per)).min(countable)
+        rest.saturating_add(blocks.saturating_mul(self.per)).min(u64::MAX.saturating_sub(used))
     }
 }
 
@@ -370,7 +377,7 @@ mod tests {
         {
             assert_eq!(price.coverable(used, Amount::new(money)), units, "{used} {money}");
         }
-        assert_eq!(Price { amount: Amount::ZERO, per: 1 }.coverable(5, Amount::ZERO), u64::MAX - 5);
+        assert_eq!(Price { amount: Amount::ZERO, per: 1 }.coverable(5, Amount::ZERO), u64::MAX);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod nchf;
 mod openapi;
 mod payloads;
+mod scenarios;
 mod server;
 mod store;
 mod support;

@@ -1,0 +1,20 @@
+//! Scenarios: the rules of charging as tables, played against the pure core. One table for each rule.
+//!
+//! The language is described in [`table`]. What no table can list, because it holds for every schedule of requests,
+//! is in [`properties`].
+
+mod demo;
+mod events;
+mod final_units;
+mod properties;
+mod quotas;
+mod rating;
+mod records;
+mod replays;
+mod results;
+mod sessions;
+
+mod table;
+mod world;
+
+use table::{check, play};
