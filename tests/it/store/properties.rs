@@ -273,14 +273,13 @@ pub async fn a_dropped_commit_happens_as_a_whole_or_not_at_all(place: &dyn Place
     for number in 0..20 {
         // Each in its own partition, dropped after so many polls.
         let key = account(number);
-        let before = seen(&*store, key).await;
-        poll_and_drop(store.commit(&changes_everything(&*store, key, ABSENT, [ABSENT; 2])), number % 4).await;
-        // The store still serves, and what it shows is one of the two.
+        let first = changes_everything(&*store, key, ABSENT, [ABSENT; 2]);
+        poll_and_drop(store.commit(&first), number % 4).await;
+        // It may have happened or not, or be on its way still: submitting it again settles which, and finds it once.
         store.ready().await.unwrap();
-        let after = load(&*store, key, None).await.account;
-        let whole = seen(&*store, key).await;
-        if after.is_none() && whole == before {
-            store.commit(&changes_everything(&*store, key, ABSENT, [ABSENT; 2])).await.unwrap();
+        match store.commit(&first).await {
+            Ok(()) | Err(Error::Conflict(_)) => {}
+            Err(error) => panic!("{error}"),
         }
         let expected = changes_everything(&*store, key, Version(1), [Version(1); 2]);
         store.commit(&expected).await.unwrap();
