@@ -1,1 +1,286 @@
-//! To come in the next commit.
+//! The embedded store: one file of redb in a directory of this process.
+//!
+//! For one instance without anything beside it. No other process can open the directory, so there is no second instance
+//! and no failover; whoever needs those uses Redis, with the same contract.
+//!
+//! Start reading in `writer`, the one thread that writes, and `tables`, what stands where. `view` is what readers see,
+//! `queue` what waits to be written, `open` how a file becomes a store.
+//!
+//! Invariants beyond the contract's:
+//!
+//! - Nothing is answered, and nothing shown to a reader, before it is as durable as the settings say.
+//! - After an error of the disk the store is over: the state in memory may differ from the file's, and only a new start
+//!   reads the file again. What was in flight is answered with [`Applied::Unknown`], everything after it is refused.
+//!   The library does not end its process; whoever runs the store waits for [`EmbeddedStore::failed`] and does, with a
+//!   status that makes a supervisor start it again.
+//! - Dropping the last clone finishes what was accepted, makes it durable and gives the file free.
+//!
+//! Reads run where they are called, on the worker. A load of account and session takes about two microseconds when
+//! the pages are in the engine's cache; handing it to another thread and back would alone take five times as long. A
+//! miss reads from the disk and holds up its worker for that long, so the cache should hold the open sessions (see
+//! [`Settings::cache_bytes`]).
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::{Arc, RwLock};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::sync::{oneshot, watch};
+
+mod open;
+mod queue;
+mod tables;
+mod view;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use queue::Queue;
+use view::View;
+use writer::{Answer, Job, Work};
+
+use super::{
+    AccountKey, Applied, Commit, Document, Due, Durability, Error, Identity, JournalKey, List, Load, OutboxId, Page,
+    Partition, ReferenceKind, Snapshot, Store, Version,
+};
+use crate::charging::ids::ChargingDataRef;
+use crate::charging::time::Timestamp;
+use crate::clock::Clock;
+
+/// Where the store is and how it behaves.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Holds the one file `nchf.redb`; created when missing. No other process may have it open.
+    pub directory: PathBuf,
+    /// `Fsync` answers when the disk has it. `Memory` answers earlier, and a killed process may lose what was answered
+    /// in its last 100 ms; what is left is still whole commits in their order. `Replicated` is refused.
+    pub durability: Durability,
+    /// Memory for pages of the file, in bytes; default 256 MiB. Half of it may hold pages that wait to be written. If
+    /// it is smaller than what open sessions and their accounts fill, requests wait for the disk; about 3 KiB for each
+    /// open session are enough.
+    pub cache_bytes: usize,
+    /// How long a write may take before its caller is told `Unavailable`; default 5 s. It may still happen afterwards.
+    /// A value below the pauses that the disk makes turns each of them into errors.
+    pub deadline: Duration,
+}
+
+impl Settings {
+    pub fn at(directory: impl Into<PathBuf>) -> Self {
+        Self {
+            directory: directory.into(),
+            durability: Durability::Fsync,
+            cache_bytes: 256 * 1024 * 1024,
+            deadline: Duration::from_secs(5),
+        }
+    }
+}
+
+/// One file, shared by all clones and their threads.
+#[derive(Clone)]
+pub struct EmbeddedStore(Arc<Opened>);
+
+struct Opened {
+    identity: Identity,
+    clock: Arc<dyn Clock>,
+    deadline: Duration,
+    shared: Arc<Shared>,
+    /// `None` only while it is being joined.
+    writer: Option<JoinHandle<()>>,
+}
+
+/// What readers, committers and the writer have in common.
+struct Shared {
+    queue: Queue<Job>,
+    /// `None` once the store has stopped.
+    view: RwLock<Option<Arc<View>>>,
+    /// Why the store has stopped by itself.
+    failure: watch::Sender<Option<Box<str>>>,
+}
+
+impl Shared {
+    fn show(&self, view: View) {
+        let before = self.view.write().expect(UNPOISONED).replace(Arc::new(view));
+        // Freed outside the lock, here or by the last reader that still uses it.
+        drop(before);
+    }
+
+    fn hide(&self) {
+        let before = self.view.write().expect(UNPOISONED).take();
+        drop(before);
+    }
+
+    /// Nothing is read or accepted from here on.
+    fn fail(&self, reason: Box<str>) {
+        self.hide();
+        self.queue.close();
+        self.failure.send_replace(Some(reason));
+        // What still waits is answered by being dropped.
+        self.queue.take(&mut Vec::new(), Duration::ZERO);
+    }
+
+    fn unavailable(&self, applied: Applied) -> Error {
+        let reason = self.failure.borrow();
+        Error::unavailable(applied, reason.as_deref().unwrap_or("the embedded store has stopped"))
+    }
+}
+
+const UNPOISONED: &str = "nobody panics while holding this lock: it guards one pointer";
+
+impl EmbeddedStore {
+    /// Opens the directory, or makes a new store in it. Blocks: about three seconds for each GiB that has to be
+    /// verified, which is the whole file after a crash, and at every start while it is small.
+    pub fn open(settings: &Settings, clock: Arc<dyn Clock>) -> Result<Self, Error> {
+        open::directory(settings, clock)
+    }
+
+    /// Waits until the store has stopped by itself, which it does at the first error of its disk, and says why. The
+    /// process must end then. Never returns while the store is well.
+    pub async fn failed(&self) -> Box<str> {
+        let mut failure = self.0.shared.failure.subscribe();
+        match failure.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or_default(),
+            Err(_) => unreachable!("the sender lives as long as `self`"),
+        }
+    }
+
+    fn start(
+        identity: Identity,
+        clock: Arc<dyn Clock>,
+        deadline: Duration,
+        shared: Arc<Shared>,
+        mut writer: writer::Writer,
+    ) -> Result<Self, Error> {
+        let running = shared.clone();
+        let writer = std::thread::Builder::new()
+            .name("nchf-store".into())
+            .spawn(move || {
+                // The engine asserts what it finds in its file, so a panic here is a fault like any other.
+                let reason = match catch_unwind(AssertUnwindSafe(|| writer.run())) {
+                    Ok(Ok(())) => return,
+                    Ok(Err(error)) => format!("embedded store: {error}"),
+                    Err(_) => "embedded store: the thread that writes has panicked".to_owned(),
+                };
+                running.fail(reason.into());
+                // Only now does the group that was at work learn of it, so that its answer can say why.
+                drop(writer);
+            })
+            .map_err(|error| Error::unavailable(Applied::No, format_args!("no thread for the store: {error}")))?;
+        Ok(Self(Arc::new(Opened { identity, clock, deadline, shared, writer: Some(writer) })))
+    }
+
+    fn read<T>(&self, read: impl FnOnce(&View) -> Result<T, redb::Error>) -> Result<T, Error> {
+        let view = self.0.shared.view.read().expect(UNPOISONED).clone();
+        let Some(view) = view else { return Err(self.0.shared.unavailable(Applied::No)) };
+        // A page that was damaged after the file was verified makes the engine assert in places. It has no state that
+        // a panic could leave half changed: a view only reads.
+        match catch_unwind(AssertUnwindSafe(|| read(&view))) {
+            Ok(Ok(found)) => Ok(found),
+            Ok(Err(error)) => Err(open::error(error, Applied::No)),
+            Err(_) => Err(Error::corrupt("the embedded store's file holds something that the engine never wrote")),
+        }
+    }
+
+    /// Hands the writer a job and waits for its answer.
+    async fn write(&self, work: Work) -> Answer {
+        let shared = &self.0.shared;
+        let (answer, answered) = oneshot::channel();
+        let mut applied = Applied::No;
+        let asked = tokio::time::timeout(self.0.deadline, async {
+            shared.queue.put(Job { work, answer }).await.map_err(|queue::Closed| shared.unavailable(Applied::No))?;
+            applied = Applied::Unknown;
+            answered.await.unwrap_or_else(|_| Err(shared.unavailable(Applied::Unknown)))
+        })
+        .await;
+        asked.unwrap_or_else(|_| {
+            let deadline = self.0.deadline;
+            Err(Error::unavailable(applied, format_args!("no answer from the disk within {deadline:?}")))
+        })
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        self.shared.queue.close();
+        if let Some(writer) = self.writer.take() {
+            // The thread catches its own panics, so there is nothing to learn from this.
+            let _ = writer.join();
+        }
+    }
+}
+
+#[async_trait]
+impl Store for EmbeddedStore {
+    fn identity(&self) -> &Identity {
+        &self.0.identity
+    }
+
+    async fn load(&self, load: &Load) -> Result<Snapshot, Error> {
+        self.read(|view| view.load(load, self.0.clock.now()))
+    }
+
+    async fn commit(&self, commit: &Commit) -> Result<(), Error> {
+        self.write(Work::Commit(commit.clone())).await.map(drop)
+    }
+
+    async fn sessions(&self, account: AccountKey, keys: &[ChargingDataRef]) -> Result<Vec<Option<Document>>, Error> {
+        self.read(|view| view.sessions(account, keys, self.0.clock.now()))
+    }
+
+    async fn journal(&self, key: &JournalKey) -> Result<Vec<Bytes>, Error> {
+        self.read(|view| view.journal(key))
+    }
+
+    async fn due(&self, partition: Partition, now: Timestamp, limit: usize) -> Result<Vec<Due>, Error> {
+        self.read(|view| view.due(partition, now, limit))
+    }
+
+    async fn claim(
+        &self,
+        partition: Partition,
+        now: Timestamp,
+        lease_until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Due>, Error> {
+        // Usually nothing is due, and a look costs a thousandth of asking the writer.
+        if self.due(partition, now, 1).await?.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.write(Work::Claim { partition, now, lease_until, limit }).await
+    }
+
+    async fn outbox(&self, partition: Partition, limit: usize) -> Result<Vec<(OutboxId, Bytes)>, Error> {
+        self.read(|view| view.outbox(partition, limit))
+    }
+
+    async fn acknowledge(&self, partition: Partition, id: &OutboxId) -> Result<(), Error> {
+        // An id that this store never gave names nothing that could be removed.
+        let Some(sequence) = tables::outbox_sequence(id) else { return Ok(()) };
+        self.write(Work::Acknowledge { partition, sequence }).await.map(drop)
+    }
+
+    async fn reference(&self, kind: ReferenceKind, id: &str) -> Result<Option<Document>, Error> {
+        self.read(|view| view.reference(kind, id))
+    }
+
+    async fn put_reference(
+        &self,
+        kind: ReferenceKind,
+        id: &str,
+        expected: Version,
+        document: Option<Bytes>,
+    ) -> Result<(), Error> {
+        self.write(Work::PutReference { kind, id: id.into(), expected, document }).await.map(drop)
+    }
+
+    async fn list(&self, list: &List, cursor: Option<&str>, limit: usize) -> Result<Page, Error> {
+        self.read(|view| view.list(list, cursor, limit))
+    }
+
+    async fn ready(&self) -> Result<(), Error> {
+        self.read(|_| Ok(()))
+    }
+}

@@ -1,5 +1,6 @@
 //! The conformance suite: one list of properties, every store. A property that only one store has is tested beside it.
 
+mod embedded;
 mod memory;
 mod place;
 mod properties;
@@ -67,6 +68,7 @@ macro_rules! conforms {
 }
 
 conforms!(on_memory, crate::store::memory::Place::new());
+conforms!(on_embedded, crate::store::embedded::Place::new());
 conforms!(on_redis, crate::store::redis::Place::redis());
 conforms!(
     on_valkey,

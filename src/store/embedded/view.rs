@@ -1,0 +1,284 @@
+//! The last committed state, as readers see it.
+//!
+//! The writer makes a view of each group it has made durable and puts it in the place of the one before. Readers share
+//! it: beginning a transaction and opening its tables costs about as much as the look-ups themselves, and is so paid
+//! once per group instead of once per request. A view in use keeps only the pages that the groups after it replaced.
+
+use std::ops::Bound;
+
+use bytes::Bytes;
+use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable};
+
+use super::tables::{self, AccountRow, CLOSED, CLOSED_OF_ACCOUNT, IndexRow, OPEN, SessionRow, account_key, damaged};
+use crate::charging::ids::ChargingDataRef;
+use crate::charging::time::Timestamp;
+use crate::store::{
+    AccountKey, Document, Due, JournalKey, List, Load, OutboxId, Page, Partition, ReferenceKind, Snapshot, Version,
+};
+
+pub(super) struct View {
+    documents: ReadOnlyTable<&'static [u8], &'static [u8]>,
+    index: ReadOnlyTable<&'static [u8; 18], &'static [u8]>,
+    references: ReadOnlyTable<&'static [u8], &'static [u8]>,
+    /// Opens the tables that no charging request reads.
+    pub(super) transaction: ReadTransaction,
+}
+
+impl View {
+    pub(super) fn of(database: &Database) -> Result<Self, redb::Error> {
+        let transaction = database.begin_read()?;
+        Ok(Self {
+            documents: transaction.open_table(tables::DOCUMENTS)?,
+            index: transaction.open_table(tables::INDEX)?,
+            references: transaction.open_table(tables::REFERENCES)?,
+            transaction,
+        })
+    }
+
+    pub(super) fn load(&self, load: &Load, now: Timestamp) -> Result<Snapshot, redb::Error> {
+        let account = read_account(&self.documents, &account_key(load.account))?;
+        let session = match &load.session {
+            Some(session) => read_session(&self.documents, &tables::session_key(load.account, session), now)?,
+            None => None,
+        };
+        let mut index = Vec::with_capacity(load.index.len());
+        for key in &load.index {
+            index.push(match self.index.get(&tables::index_key(load.account.partition(), *key))? {
+                Some(found) => {
+                    let (row, value) = IndexRow::read(found.value())?;
+                    row.is_alive_at(now).then(|| Bytes::copy_from_slice(value))
+                }
+                None => None,
+            });
+        }
+        Ok(Snapshot { account, session, index })
+    }
+
+    pub(super) fn sessions(
+        &self,
+        account: AccountKey,
+        keys: &[ChargingDataRef],
+        now: Timestamp,
+    ) -> Result<Vec<Option<Document>>, redb::Error> {
+        keys.iter().map(|key| read_session(&self.documents, &tables::session_key(account, key), now)).collect()
+    }
+
+    pub(super) fn journal(&self, key: &JournalKey) -> Result<Vec<Bytes>, redb::Error> {
+        let last = match key {
+            JournalKey::Account(account) => match self.documents.get(&account_key(*account)[..])? {
+                Some(found) => AccountRow::read(found.value())?.0.journal,
+                None => 0,
+            },
+            JournalKey::Session(account, session) => {
+                match self.documents.get(&tables::session_key(*account, session)[..])? {
+                    Some(found) => SessionRow::read(found.value())?.0.journal,
+                    None => 0,
+                }
+            }
+        };
+        tables::read_journal(&self.transaction.open_table(tables::JOURNAL)?, last)
+    }
+
+    pub(super) fn due(&self, partition: Partition, now: Timestamp, limit: usize) -> Result<Vec<Due>, redb::Error> {
+        let due = read_due(&self.transaction.open_table(tables::TIMERS)?, partition, now, limit)?;
+        Ok(due.into_iter().map(|(due, _)| due).collect())
+    }
+
+    pub(super) fn outbox(&self, partition: Partition, limit: usize) -> Result<Vec<(OutboxId, Bytes)>, redb::Error> {
+        let outbox = self.transaction.open_table(tables::OUTBOX)?;
+        let all = tables::outbox_key(partition, 0)..=tables::outbox_key(partition, u64::MAX);
+        let mut entries = Vec::new();
+        for found in outbox.range::<&[u8; 10]>(all.start()..=all.end())?.take(limit) {
+            let (key, entry) = found?;
+            entries.push((tables::outbox_id(key.value()), Bytes::copy_from_slice(entry.value())));
+        }
+        Ok(entries)
+    }
+
+    pub(super) fn reference(&self, kind: ReferenceKind, id: &str) -> Result<Option<Document>, redb::Error> {
+        match self.references.get(&tables::reference_key(kind, id)[..])? {
+            Some(found) => {
+                let (version, bytes) = tables::read_numbered(found.value())?;
+                Ok(Some(Document { version: Version(version), bytes: Bytes::copy_from_slice(bytes) }))
+            }
+            None => Ok(None),
+        }
+    }
+
+    pub(super) fn list(&self, list: &List, cursor: Option<&str>, limit: usize) -> Result<Page, redb::Error> {
+        match list {
+            List::References(kind) => self.references(*kind, cursor, limit),
+            List::OpenSessions(partition) => {
+                let start = tables::first_of(partition.0).unwrap_or([u8::MAX; 8]).to_vec();
+                let end = tables::first_of(partition.0 + 1).map(Vec::from);
+                self.listed(self.transaction.open_table(OPEN)?, start, end, 8, cursor, limit)
+            }
+            List::ClosedSessions(partition) => {
+                let prefix = tables::partition_key(*partition).to_vec();
+                let end = after(&prefix);
+                self.listed(self.transaction.open_table(CLOSED)?, prefix, end, 2, cursor, limit)
+            }
+            List::OpenSessionsOf(account) => {
+                let prefix = account_key(*account).to_vec();
+                let end = after(&prefix);
+                self.listed(self.transaction.open_table(OPEN)?, prefix, end, 8, cursor, limit)
+            }
+            List::ClosedSessionsOf(account) => {
+                let prefix = account_key(*account).to_vec();
+                let end = after(&prefix);
+                self.listed(self.transaction.open_table(CLOSED_OF_ACCOUNT)?, prefix, end, 8, cursor, limit)
+            }
+        }
+    }
+
+    fn references(&self, kind: ReferenceKind, cursor: Option<&str>, limit: usize) -> Result<Page, redb::Error> {
+        let start = tables::reference_key(kind, cursor.unwrap_or_default());
+        let end = [tables::kind_number(kind) + 1];
+        let mut page = Page::default();
+        for found in self.references.range::<&[u8]>((Bound::Excluded(&start[..]), Bound::Excluded(&end[..])))? {
+            let (key, _) = found?;
+            let id = text(&key.value()[1..])?;
+            if page.items.len() == limit {
+                page.next = page.items.last().cloned();
+                break;
+            }
+            page.items.push(id.into());
+        }
+        Ok(page)
+    }
+
+    /// The references in the keys from `start` to before `end`, which have `prefix` bytes and a time before them. A
+    /// cursor is the last key that was listed, in hexadecimal digits.
+    fn listed(
+        &self,
+        table: ReadOnlyTable<&'static [u8], ()>,
+        start: Vec<u8>,
+        end: Option<Vec<u8>>,
+        prefix: usize,
+        cursor: Option<&str>,
+        limit: usize,
+    ) -> Result<Page, redb::Error> {
+        let first = match cursor.map(unhex) {
+            None => Bound::Included(start),
+            Some(Some(last)) if start <= last => Bound::Excluded(last),
+            // A cursor that this listing never gave continues nothing.
+            Some(_) => return Ok(Page::default()),
+        };
+        let first = first.as_ref().map(Vec::as_slice);
+        let end = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let mut page = Page::default();
+        let mut last = Vec::new();
+        for found in table.range::<&[u8]>((first, end))? {
+            let (key, ()) = found.map(|(key, _)| (key, ()))?;
+            if page.items.len() == limit {
+                page.next = Some(hex(&last).into());
+                break;
+            }
+            last.clear();
+            last.extend_from_slice(key.value());
+            page.items.push(text(last.get(prefix + 8..).unwrap_or_default())?.into());
+        }
+        Ok(page)
+    }
+}
+
+pub(super) fn read_account(
+    documents: &impl ReadableTable<&'static [u8], &'static [u8]>,
+    key: &[u8],
+) -> Result<Option<Document>, redb::Error> {
+    let Some(found) = documents.get(key)? else { return Ok(None) };
+    let (row, bytes) = AccountRow::read(found.value())?;
+    Ok(document(row.version, bytes))
+}
+
+pub(super) fn read_session(
+    documents: &impl ReadableTable<&'static [u8], &'static [u8]>,
+    key: &[u8],
+    now: Timestamp,
+) -> Result<Option<Document>, redb::Error> {
+    let Some(found) = documents.get(key)? else { return Ok(None) };
+    let (row, bytes) = SessionRow::read(found.value())?;
+    Ok(document(row.version_at(now), bytes))
+}
+
+fn document(version: Version, bytes: &[u8]) -> Option<Document> {
+    (version != Version::ABSENT).then(|| Document { version, bytes: Bytes::copy_from_slice(bytes) })
+}
+
+/// What is due, and the account of each.
+pub(super) fn read_due(
+    timers: &impl ReadableTable<&'static [u8], u64>,
+    partition: Partition,
+    now: Timestamp,
+    limit: usize,
+) -> Result<Vec<(Due, AccountKey)>, redb::Error> {
+    let start = tables::partition_key(partition);
+    let mut due = Vec::new();
+    for found in timers.range::<&[u8]>(&start[..]..)?.take(limit) {
+        let (key, account) = found?;
+        let Some((found_in, rest)) = key.value().split_first_chunk() else {
+            return Err(damaged("a timer entry ends too early"));
+        };
+        let Some((at, session)) = rest.split_first_chunk() else {
+            return Err(damaged("a timer entry ends too early"));
+        };
+        let at = tables::at_of(*at);
+        if *found_in != start || now < at {
+            break;
+        }
+        due.push((Due { key: ChargingDataRef::new(text(session)?), at }, AccountKey(account.value())));
+    }
+    Ok(due)
+}
+
+fn text(bytes: &[u8]) -> Result<&str, redb::Error> {
+    std::str::from_utf8(bytes).map_err(|_| damaged("a key that holds text is not UTF-8"))
+}
+
+/// The first key behind all that begin with `prefix`; `None` when there is no such key.
+fn after(prefix: &[u8]) -> Option<Vec<u8>> {
+    let last = prefix.iter().rposition(|byte| *byte != u8::MAX)?;
+    let mut end = prefix[..=last].to_vec();
+    end[last] += 1;
+    Some(end)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes
+        .iter()
+        .flat_map(|byte| [byte >> 4, byte & 15])
+        .map(|digit| char::from(b"0123456789abcdef"[usize::from(digit)]))
+        .collect()
+}
+
+/// `None` for a text that [`hex`] never made.
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let mut bytes = Vec::with_capacity(text.len() / 2);
+    for pair in text.as_bytes().chunks(2) {
+        let [high, low] = pair else { return None };
+        bytes.push((digit(*high)? << 4) | digit(*low)?);
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_prefix_is_behind_all_that_begin_with_it() {
+        assert_eq!(after(&[1, 2]), Some(vec![1, 3]));
+        assert_eq!(after(&[1, 255]), Some(vec![2]));
+        assert_eq!(after(&[255, 255]), None);
+    }
+
+    #[test]
+    fn a_cursor_reads_as_it_was_written_and_nothing_else_does() {
+        let bytes: Vec<u8> = (0..=255).collect();
+        assert_eq!(unhex(&hex(&bytes)), Some(bytes));
+        for text in ["0", "0g", "zz", "é"] {
+            assert_eq!(unhex(text), None, "{text}");
+        }
+    }
+}
