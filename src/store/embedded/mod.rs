@@ -3,8 +3,8 @@
 //! For one instance without anything beside it. No other process can open the directory, so there is no second instance
 //! and no failover; whoever needs those uses Redis, with the same contract.
 //!
-//! Start reading in [`writer`], the one thread that writes, and [`tables`], what stands where. [`view`] is what
-//! readers see, [`queue`] what waits to be written, [`open`] how a file becomes a store.
+//! Start reading in `writer`, the one thread that writes, and `tables`, what stands where. `view` is what readers see,
+//! `queue` what waits to be written, `open` how a file becomes a store.
 //!
 //! Invariants beyond the contract's:
 //!
@@ -16,8 +16,8 @@
 //! - Dropping the last clone finishes what was accepted, makes it durable and gives the file free.
 //!
 //! Reads run where they are called, on the worker. A load of account and session takes about two microseconds when
-//! the pages are in the engine's cache, a tenth of what handing it to another thread and back would cost; a miss reads
-//! from the disk and holds up its worker for that long, so the cache should hold the open sessions (see
+//! the pages are in the engine's cache; handing it to another thread and back would alone take five times as long. A
+//! miss reads from the disk and holds up its worker for that long, so the cache should hold the open sessions (see
 //! [`Settings::cache_bytes`]).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -41,7 +41,7 @@ mod tests;
 
 use queue::Queue;
 use view::View;
-use writer::{Answer, Job};
+use writer::{Answer, Job, Work};
 
 use super::{
     AccountKey, Applied, Commit, Document, Due, Durability, Error, Identity, JournalKey, List, Load, OutboxId, Page,
@@ -117,9 +117,9 @@ impl Shared {
     fn fail(&self, reason: Box<str>) {
         self.hide();
         self.queue.close();
+        self.failure.send_replace(Some(reason));
         // What still waits is answered by being dropped.
         self.queue.take(&mut Vec::new(), Duration::ZERO);
-        self.failure.send_replace(Some(reason));
     }
 
     fn unavailable(&self, applied: Applied) -> Error {
@@ -185,13 +185,12 @@ impl EmbeddedStore {
     }
 
     /// Hands the writer a job and waits for its answer.
-    async fn write<T>(&self, job: impl FnOnce(Answer<T>) -> Job) -> Result<T, Error> {
+    async fn write(&self, work: Work) -> Answer {
         let shared = &self.0.shared;
         let (answer, answered) = oneshot::channel();
-        let job = job(answer);
         let mut applied = Applied::No;
         let asked = tokio::time::timeout(self.0.deadline, async {
-            shared.queue.put(job).await.map_err(|queue::Closed| shared.unavailable(Applied::No))?;
+            shared.queue.put(Job { work, answer }).await.map_err(|queue::Closed| shared.unavailable(Applied::No))?;
             applied = Applied::Unknown;
             answered.await.unwrap_or_else(|_| Err(shared.unavailable(Applied::Unknown)))
         })
@@ -224,7 +223,7 @@ impl Store for EmbeddedStore {
     }
 
     async fn commit(&self, commit: &Commit) -> Result<(), Error> {
-        self.write(|answer| Job::Commit(commit.clone(), answer)).await
+        self.write(Work::Commit(commit.clone())).await.map(drop)
     }
 
     async fn sessions(&self, account: AccountKey, keys: &[ChargingDataRef]) -> Result<Vec<Option<Document>>, Error> {
@@ -250,7 +249,7 @@ impl Store for EmbeddedStore {
         if self.due(partition, now, 1).await?.is_empty() {
             return Ok(Vec::new());
         }
-        self.write(|answer| Job::Claim { partition, now, lease_until, limit, answer }).await
+        self.write(Work::Claim { partition, now, lease_until, limit }).await
     }
 
     async fn outbox(&self, partition: Partition, limit: usize) -> Result<Vec<(OutboxId, Bytes)>, Error> {
@@ -260,7 +259,7 @@ impl Store for EmbeddedStore {
     async fn acknowledge(&self, partition: Partition, id: &OutboxId) -> Result<(), Error> {
         // An id that this store never gave names nothing that could be removed.
         let Some(sequence) = tables::outbox_sequence(id) else { return Ok(()) };
-        self.write(|answer| Job::Acknowledge { partition, sequence, answer }).await
+        self.write(Work::Acknowledge { partition, sequence }).await.map(drop)
     }
 
     async fn reference(&self, kind: ReferenceKind, id: &str) -> Result<Option<Document>, Error> {
@@ -274,7 +273,7 @@ impl Store for EmbeddedStore {
         expected: Version,
         document: Option<Bytes>,
     ) -> Result<(), Error> {
-        self.write(|answer| Job::PutReference { kind, id: id.into(), expected, document, answer }).await
+        self.write(Work::PutReference { kind, id: id.into(), expected, document }).await.map(drop)
     }
 
     async fn list(&self, list: &List, cursor: Option<&str>, limit: usize) -> Result<Page, Error> {

@@ -27,6 +27,12 @@ const FILE: &str = "nchf.redb";
 const VERIFIED_MAX: u64 = 1 << 30;
 
 pub(super) fn directory(settings: &Settings, clock: Arc<dyn Clock>) -> Result<EmbeddedStore, Error> {
+    if settings.durability == Durability::Replicated {
+        return Err(Error::unavailable(
+            Applied::No,
+            "an embedded store has no replicas: set store.durability to \"fsync\" or \"memory\", or use Redis",
+        ));
+    }
     let directory = &settings.directory;
     let refused = |doing: &str, error: io::Error| {
         Error::unavailable(Applied::No, format_args!("cannot {doing} {}: {error}", directory.display()))
@@ -64,12 +70,6 @@ pub(super) fn backend_of(
     settings: &Settings,
     clock: Arc<dyn Clock>,
 ) -> Result<EmbeddedStore, Error> {
-    if settings.durability == Durability::Replicated {
-        return Err(Error::unavailable(
-            Applied::No,
-            "an embedded store has no replicas: set store.durability to \"fsync\" or \"memory\", or use Redis",
-        ));
-    }
     // The engine promises an error for damage that it verifies, and asserts on damage that it meets unprepared.
     let opened = catch_unwind(AssertUnwindSafe(|| opened(backend, settings, clock)));
     match opened {
@@ -111,7 +111,7 @@ fn opened(
         sequence,
         next_expiry,
         jobs: Vec::with_capacity(WAITING_MAX),
-        ready: Vec::with_capacity(WAITING_MAX),
+        answers: Vec::with_capacity(WAITING_MAX),
         flush_at: None,
     };
     Ok((identity, writer))

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-/// Jobs that may wait, and so also the largest group. A group of this size takes about as long as the fsync it shares
-/// (some 10 ms); more in one group would wait longer for each other than they save. Whoever finds the queue full waits
-/// outside it, where dropping the future still leaves no trace.
+/// Jobs that may wait, and so also the largest group. A group of this size is some 15 ms of work, more than the fsync
+/// it shares usually takes; in larger ones, jobs would wait longer for each other than they save. Whoever finds the queue
+/// full waits outside it, where dropping the future leaves no trace.
 pub(super) const WAITING_MAX: usize = 1024;
 
 pub(super) struct Queue<T> {

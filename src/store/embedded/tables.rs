@@ -35,7 +35,7 @@ pub(super) const DOCUMENTS: TableDefinition<'static, &[u8], &[u8]> = TableDefini
 /// Sequence number → the number of the entry before it in the same journal, 0 for the first, and the entry.
 ///
 /// All journals share this one table, each a chain whose end its row knows. New entries of all sessions so share the
-/// last page, where a key of session and number would change another page for each entry: that costs 2.5 times the
+/// last page, where a key of session and number would change another page for each entry: that costs twice the
 /// processor time and twice the bytes written per commit. Reading a journal costs one look-up per entry, and only
 /// records, ledgers and audits read journals.
 pub(super) const JOURNAL: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("journal");

@@ -8,8 +8,6 @@
 //! as if each had come alone. A conflict waits for the fsync too: it carries documents that the group has just written,
 //! and nobody may see what a crash could still take back.
 
-use std::mem;
-use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -35,7 +33,7 @@ const IDLE: Duration = Duration::from_secs(1);
 
 /// With [`Durability::Memory`], the age at which an answered commit is on its way to the disk. The fsync itself takes
 /// a few milliseconds; together they stay below the 100 ms that a killed process may lose.
-const FLUSH_AFTER: Duration = Duration::from_millis(50);
+pub(super) const FLUSH_AFTER: Duration = Duration::from_millis(50);
 
 /// Expiry entries that one group visits at least, and those it visits for each of its jobs: more than a commit adds,
 /// so that the table drains faster than it fills, and few enough (some microseconds each) that nobody waits for it.
@@ -45,31 +43,22 @@ const PURGE_PER_JOB: usize = 4;
 /// Sequence numbers set aside with one write. What a stop leaves over is never used; 2^64 outlast any use.
 pub(super) const SEQUENCE_BLOCK: u64 = 1 << 20;
 
-pub(super) type Answer<T> = oneshot::Sender<Result<T, Error>>;
-
-/// What the writer is asked for.
-pub(super) enum Job {
-    Commit(Commit, Answer<()>),
-    Claim { partition: Partition, now: Timestamp, lease_until: Timestamp, limit: usize, answer: Answer<Vec<Due>> },
-    Acknowledge { partition: Partition, sequence: u64, answer: Answer<()> },
-    PutReference { kind: ReferenceKind, id: Box<str>, expected: Version, document: Option<Bytes>, answer: Answer<()> },
+/// What the writer is asked for, and whom to tell.
+pub(super) struct Job {
+    pub(super) work: Work,
+    pub(super) answer: oneshot::Sender<Answer>,
 }
 
-/// An answer, and whom to send it to.
-pub(super) enum Ready {
-    Done(Answer<()>, Result<(), Error>),
-    Claimed(Answer<Vec<Due>>, Vec<Due>),
+pub(super) enum Work {
+    Commit(Commit),
+    Claim { partition: Partition, now: Timestamp, lease_until: Timestamp, limit: usize },
+    Acknowledge { partition: Partition, sequence: u64 },
+    PutReference { kind: ReferenceKind, id: Box<str>, expected: Version, document: Option<Bytes> },
 }
 
-impl Ready {
-    /// Whoever asked may have gone away meanwhile, which changes nothing.
-    fn send(self) {
-        match self {
-            Self::Done(answer, result) => drop(answer.send(result)),
-            Self::Claimed(answer, due) => drop(answer.send(Ok(due))),
-        }
-    }
-}
+/// Only a claim answers with anything.
+pub(super) type Answer = Result<Vec<Due>, Error>;
+const DONE: Answer = Ok(Vec::new());
 
 /// Numbers of journal and outbox entries: growing, never given twice, not even after a restart.
 pub(super) struct Sequence {
@@ -96,9 +85,9 @@ pub(super) struct Writer {
     pub(super) sequence: Sequence,
     /// No expiry entry is earlier; `None` when there is none at all.
     pub(super) next_expiry: Option<Timestamp>,
+    /// The group at work, and the answers that wait for the disk, job by job.
     pub(super) jobs: Vec<Job>,
-    /// Answers that wait for the disk.
-    pub(super) ready: Vec<Ready>,
+    pub(super) answers: Vec<Answer>,
     /// When answered commits that are not on the disk yet must get there; only with [`Durability::Memory`].
     pub(super) flush_at: Option<Instant>,
 }
@@ -119,8 +108,8 @@ impl Writer {
         }
     }
 
-    /// One group: apply, make durable, show, answer. After an error everybody in the group learns from the dropped
-    /// answer that their commit may or may not have happened.
+    /// One group: apply, make durable, show, answer. After an error the group stays unanswered; it learns that its
+    /// commits may or may not have happened when the writer is dropped.
     fn turn(&mut self, closing: bool) -> Result<(), redb::Error> {
         let flush = self.flush_is_due(closing);
         let durable = flush || self.durability != Durability::Memory;
@@ -131,14 +120,13 @@ impl Writer {
 
         let purge = if self.purge_is_due() { PURGE_MIN + PURGE_PER_JOB * self.jobs.len() } else { 0 };
         let mut group = Group::new(&transaction, self.clock.now(), &mut self.sequence, self.next_expiry);
-        for job in self.jobs.drain(..) {
-            self.ready.push(group.apply(job)?);
+        for job in &self.jobs {
+            self.answers.push(group.apply(&job.work)?);
         }
         group.purge(purge)?;
-        group.append_journals()?;
         self.next_expiry = group.next_expiry;
 
-        // A group that changed nothing has shown nothing that is not durable already.
+        // A group that changed nothing has seen nothing that was not answered or shown before.
         if group.changed || flush {
             drop(group);
             transaction.commit()?;
@@ -148,7 +136,10 @@ impl Writer {
             drop(group);
             transaction.abort()?;
         }
-        self.ready.drain(..).for_each(Ready::send);
+        for (job, answer) in self.jobs.drain(..).zip(self.answers.drain(..)) {
+            // Whoever asked may have gone away meanwhile, which changes nothing.
+            let _ = job.answer.send(answer);
+        }
         Ok(())
     }
 
@@ -181,8 +172,6 @@ struct Group<'t, 's> {
     now: Timestamp,
     tables: Tables<'t>,
     sequence: &'s mut Sequence,
-    /// Entries for the journal, appended together at the end: (number, the one before it, entry).
-    journal: Vec<(u64, u64, Bytes)>,
     next_expiry: Option<Timestamp>,
     changed: bool,
 }
@@ -194,26 +183,21 @@ impl<'t, 's> Group<'t, 's> {
         sequence: &'s mut Sequence,
         next_expiry: Option<Timestamp>,
     ) -> Self {
-        Self { now, tables: Tables::of(transaction), sequence, journal: Vec::new(), next_expiry, changed: false }
+        Self { now, tables: Tables::of(transaction), sequence, next_expiry, changed: false }
     }
 
-    fn apply(&mut self, job: Job) -> Result<Ready, redb::Error> {
-        Ok(match job {
-            Job::Commit(commit, answer) => Ready::Done(answer, self.commit(&commit)?),
-            Job::Claim { partition, now, lease_until, limit, answer } => {
-                Ready::Claimed(answer, self.claim(partition, now, lease_until, limit)?)
+    fn apply(&mut self, work: &Work) -> Result<Answer, redb::Error> {
+        match work {
+            Work::Commit(commit) => self.commit(commit),
+            Work::Claim { partition, now, lease_until, limit } => self.claim(*partition, *now, *lease_until, *limit),
+            Work::Acknowledge { partition, sequence } => self.acknowledge(*partition, *sequence),
+            Work::PutReference { kind, id, expected, document } => {
+                self.put_reference(*kind, id, *expected, document.as_deref())
             }
-            Job::Acknowledge { partition, sequence, answer } => {
-                self.acknowledge(partition, sequence)?;
-                Ready::Done(answer, Ok(()))
-            }
-            Job::PutReference { kind, id, expected, document, answer } => {
-                Ready::Done(answer, self.put_reference(kind, &id, expected, document)?)
-            }
-        })
+        }
     }
 
-    fn commit(&mut self, commit: &Commit) -> Result<Result<(), Error>, redb::Error> {
+    fn commit(&mut self, commit: &Commit) -> Result<Answer, redb::Error> {
         let account_key = account_key(commit.account);
         let documents = self.tables.documents.table()?;
         let mut account = match documents.get(&account_key[..])? {
@@ -239,7 +223,7 @@ impl<'t, 's> Group<'t, 's> {
         // From here on it succeeds.
         self.changed = true;
         if let Some(entry) = &commit.account_journal {
-            account.journal = self.journal_entry(account.journal, entry)?;
+            account.journal = self.append(account.journal, entry)?;
         }
         match &commit.account_document {
             Some(document) => {
@@ -267,7 +251,7 @@ impl<'t, 's> Group<'t, 's> {
             let key = tables::outbox_key(commit.account.partition(), sequence);
             self.tables.outbox.table()?.insert(&key, &entry[..])?;
         }
-        Ok(Ok(()))
+        Ok(DONE)
     }
 
     /// The current account and first session, as the next attempt has to read them.
@@ -293,7 +277,7 @@ impl<'t, 's> Group<'t, 's> {
         row.version = write.expected.next();
 
         if let Some(entry) = &write.journal {
-            row.journal = self.journal_entry(row.journal, entry)?;
+            row.journal = self.append(row.journal, entry)?;
         }
 
         let end = self.now.after(write.lives_for);
@@ -370,23 +354,13 @@ impl<'t, 's> Group<'t, 's> {
         self.put_index(&key, row, &write.value)
     }
 
-    /// Gives an entry its number in a journal that ends at `before`.
-    fn journal_entry(&mut self, before: u64, entry: &Bytes) -> Result<u64, redb::Error> {
+    /// Appends to the journal that ends at `before`; answers its new end.
+    fn append(&mut self, before: u64, entry: &[u8]) -> Result<u64, redb::Error> {
         let sequence = self.sequence.take(&mut self.tables.meta)?;
-        self.journal.push((sequence, before, entry.clone()));
+        let mut place = self.tables.journal.table()?.insert_reserve(sequence, size_of::<u64>() + entry.len())?;
+        place.as_mut()[..size_of::<u64>()].copy_from_slice(&before.to_be_bytes());
+        place.as_mut()[size_of::<u64>()..].copy_from_slice(entry);
         Ok(sequence)
-    }
-
-    /// All new entries go behind the last one there is, which the engine does page by page.
-    fn append_journals(&mut self) -> Result<(), redb::Error> {
-        if self.journal.is_empty() {
-            return Ok(());
-        }
-        let mut end = self.tables.journal.table()?.upper_bound_mut(Bound::<u64>::Unbounded)?;
-        for (sequence, before, entry) in mem::take(&mut self.journal) {
-            end.insert_before(sequence, &tables::write_numbered(before, &entry)[..])?;
-        }
-        Ok(end.close()?)
     }
 
     fn claim(
@@ -395,7 +369,7 @@ impl<'t, 's> Group<'t, 's> {
         now: Timestamp,
         lease_until: Timestamp,
         limit: usize,
-    ) -> Result<Vec<Due>, redb::Error> {
+    ) -> Result<Answer, redb::Error> {
         let due = read_due(self.tables.timers.table()?, partition, now, limit)?;
         let mut claimed = Vec::with_capacity(due.len());
         let partition = tables::partition_key(partition);
@@ -412,15 +386,15 @@ impl<'t, 's> Group<'t, 's> {
             self.put_session(&key, &row, &document)?;
             claimed.push(entry);
         }
-        Ok(claimed)
+        Ok(Ok(claimed))
     }
 
-    fn acknowledge(&mut self, partition: Partition, sequence: u64) -> Result<(), redb::Error> {
+    fn acknowledge(&mut self, partition: Partition, sequence: u64) -> Result<Answer, redb::Error> {
         let outbox = self.tables.outbox.table()?;
         if outbox.remove(&tables::outbox_key(partition, sequence))?.is_some() {
             self.changed = true;
         }
-        Ok(())
+        Ok(DONE)
     }
 
     fn put_reference(
@@ -428,8 +402,8 @@ impl<'t, 's> Group<'t, 's> {
         kind: ReferenceKind,
         id: &str,
         expected: Version,
-        document: Option<Bytes>,
-    ) -> Result<Result<(), Error>, redb::Error> {
+        document: Option<&[u8]>,
+    ) -> Result<Answer, redb::Error> {
         let key = tables::reference_key(kind, id);
         let references = self.tables.references.table()?;
         let current = match references.get(&key[..])? {
@@ -442,13 +416,13 @@ impl<'t, 's> Group<'t, 's> {
         self.changed = true;
         match document {
             Some(document) => {
-                references.insert(&key[..], &tables::write_numbered(expected.next().0, &document)[..])?;
+                references.insert(&key[..], &tables::write_numbered(expected.next().0, document)[..])?;
             }
             None => {
                 references.remove(&key[..])?;
             }
         }
-        Ok(Ok(()))
+        Ok(DONE)
     }
 
     /// Visits at most `budget` entries that are due: what has expired goes, what was renewed gets a later entry.

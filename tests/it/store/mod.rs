@@ -68,6 +68,7 @@ macro_rules! conforms {
 }
 
 conforms!(on_memory, crate::store::memory::Place::new());
+conforms!(on_embedded, crate::store::embedded::Place::new());
 conforms!(on_redis, crate::store::redis::Place::redis());
 conforms!(
     on_valkey,
@@ -76,4 +77,3 @@ conforms!(
         None => return eprintln!("no valkey-server on the path nor in NCHF_TEST_VALKEY: not tested"),
     }
 );
-conforms!(on_embedded, crate::store::embedded::Place::new());

@@ -23,8 +23,8 @@ struct State {
     fails_at: Option<usize>,
     fails_next_sync: bool,
     syncs: usize,
-    /// Syncs wait while this is set.
-    holds_syncs: bool,
+    /// How many syncs may still pass; the others wait. `None` holds nobody up.
+    syncs_left: Option<usize>,
 }
 
 #[derive(Debug)]
@@ -67,12 +67,9 @@ impl Disk {
         self.state().fails_next_sync = true;
     }
 
-    pub fn hold_syncs(&self) {
-        self.state().holds_syncs = true;
-    }
-
-    pub fn release_syncs(&self) {
-        self.state().holds_syncs = false;
+    /// Lets so many syncs pass and holds up those behind them; `None` lets all of them pass.
+    pub fn let_pass(&self, syncs: Option<usize>) {
+        self.state().syncs_left = syncs;
         self.0.1.notify_all();
     }
 
@@ -149,7 +146,8 @@ impl StorageBackend for Disk {
     fn sync_data(&self) -> io::Result<()> {
         let mut state = self.state();
         state.syncs += 1;
-        state = self.0.1.wait_while(state, |state| state.holds_syncs).unwrap();
+        state = self.0.1.wait_while(state, |state| state.syncs_left == Some(0)).unwrap();
+        state.syncs_left = state.syncs_left.map(|left| left - 1);
         state.operation()?;
         if std::mem::take(&mut state.fails_next_sync) {
             return Err(io::Error::other("the disk could not sync"));

@@ -30,9 +30,10 @@ fn spread(number: u64) -> AccountKey {
 /// Processor time of this process so far, user and system.
 fn processor_time() -> (Duration, Duration) {
     let stat = fs::read_to_string("/proc/self/stat").unwrap();
-    let ticks: Vec<u64> = stat.rsplit(')').next().unwrap().split(' ').filter_map(|field| field.parse().ok()).collect();
-    // The fields behind the name: state is no number, so utime and stime are the eleventh and twelfth of the rest.
-    (Duration::from_millis(ticks[10] * 10), Duration::from_millis(ticks[11] * 10))
+    // Behind the name: the state, then numbers; utime and stime are the twelfth and thirteenth, in hundredths of a second.
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    let ticks = |field: usize| Duration::from_millis(fields[field].parse::<u64>().unwrap() * 10);
+    (ticks(11), ticks(12))
 }
 
 fn runtime() -> tokio::runtime::Runtime {
