@@ -1,4 +1,9 @@
-//! nchf, a 5G charging function.
+//! nchf, a 5G charging function: stateless instances over one store.
+//!
+//! A charging request is one pure decision over the account and the session, committed in one atomic step. Reading
+//! order: [`charging::decide`] (what a request means), [`store`] (the contract that keeps what was decided),
+//! [`transact`] (load, decide, commit, again on conflict), [`http`] (everything that knows HTTP and JSON),
+//! [`serve`] (how the parts become a running instance). `ARCHITECTURE.md` has the map and the invariants.
 
 pub mod app;
 pub mod bench;
