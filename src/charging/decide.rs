@@ -1,7 +1,7 @@
 //! The decision over one charging request: pure and total. Checks first, each with its own rejection; then the
 //! changes, which do not fail.
 //!
-//! Reading order: [`decide`], then [`open`], [`update`], [`release`] and [`late`]. What they share is in `settle`
+//! Reading order: [`decide`], then `open`, `update`, `release` and `late`. What they share is in `settle`
 //! (debits of reported usage) and `grant` (new grants). All debits of a request come before its first grant, so that
 //! no grant takes money that usage of another rating group needs.
 

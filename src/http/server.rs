@@ -21,7 +21,7 @@
 //! ```
 //!
 //! What this module does not do: routes, charging, access control. Where to start reading: [`Workers`], [`Server`],
-//! then [`watch`](self::watch) for the rules that end a connection.
+//! then `watch` for the rules that end a connection.
 
 mod connection;
 mod settings;
