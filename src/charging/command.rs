@@ -40,21 +40,15 @@ pub struct Fingerprint {
     pub exact: u64,
 }
 
-impl Fingerprint {
-    /// Enough to tell the few requests of one session apart.
-    pub fn short(&self) -> u32 {
-        let [a, b, c, d, ..] = self.exact.to_be_bytes();
-        u32::from_be_bytes([a, b, c, d])
-    }
-}
-
 /// The place of a quota in a session: the SMF meters each combination on its own (TS 32.255 5.2.1).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct QuotaKey {
     pub rating_group: RatingGroup,
+    #[serde(with = "super::packed::name")]
     pub upf: Option<Box<str>>,
     /// `multihomedPDUAddress`, verbatim.
     pub multihomed: Option<Box<str>>,
+    #[serde(with = "super::packed::name")]
     pub mb_upf: Option<Box<str>>,
 }
 
@@ -131,6 +125,7 @@ pub enum Indicator {
 /// Why a report was made. The enumeration is open, so the name is kept as it came.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trigger {
+    #[serde(with = "super::packed::trigger")]
     pub name: Option<Box<str>>,
     pub category: TriggerCategory,
     /// Limits and other members beside the type, verbatim.

@@ -236,7 +236,7 @@ fn is_out_of_credit(results: &[GroupResult]) -> bool {
 /// the same or is marked as a retransmission; else the consumer has started again.
 fn is_unused_copy(session: &ChargingSession, invocation: &Invocation) -> bool {
     let is_copy = |done: &Remembered| {
-        let same_content = done.fingerprint.content == invocation.fingerprint.content;
+        let same_content = done.mark == invocation.fingerprint.content;
         done.operation == Operation::Create && (same_content || invocation.retransmission)
     };
     session.first_number == invocation.number
@@ -249,7 +249,7 @@ fn first_answer(session: &ChargingSession, invocation: &Invocation) -> Result<De
     let done = session.remembered.iter().find(|done| done.operation == Operation::Create);
     let done = done.ok_or(Rejection::NumberForgotten)?;
     let by_key = invocation.idempotency.is_some() && done.idempotency == invocation.idempotency;
-    if by_key && done.fingerprint.content != invocation.fingerprint.content {
+    if by_key && done.mark != invocation.fingerprint.content {
         return Err(Rejection::IdempotencyKeyReused);
     }
     Ok(Decision::replay(done.answer.clone(), session))
@@ -434,7 +434,7 @@ impl<'a> Work<'a> {
         self.session.remember(Remembered {
             operation,
             number: invocation.number,
-            fingerprint: invocation.fingerprint,
+            mark: replay::mark(&self.session.numbering, operation, invocation),
             idempotency: invocation.idempotency,
             answer: answer.clone(),
         });

@@ -107,6 +107,7 @@ pub struct Reported {
 
 /// One change of one balance, or of what is reserved of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "StoredMove", into = "StoredMove")]
 pub struct Move {
     pub kind: MoveKind,
     pub balance: BalanceId,
@@ -148,6 +149,49 @@ impl MoveKind {
             Self::Release => "release",
             Self::Expire => "expire",
             Self::Adjust => "adjust",
+        }
+    }
+}
+
+/// A move as it is written: `before` only where kind and amount do not tell it.
+#[derive(Serialize, Deserialize)]
+struct StoredMove {
+    kind: MoveKind,
+    balance: BalanceId,
+    unit: BalanceUnit,
+    amount: Amount,
+    before: Option<Amount>,
+    after: Amount,
+    rating_group: Option<RatingGroup>,
+    units: Option<u64>,
+    plan_version: Option<u32>,
+}
+
+impl From<Move> for StoredMove {
+    fn from(one: Move) -> Self {
+        let Move { kind, balance, unit, amount, before, after, rating_group, units, plan_version } = one;
+        let before = Some(before).filter(|before| kind.before(amount, after) != Some(*before));
+        Self { kind, balance, unit, amount, before, after, rating_group, units, plan_version }
+    }
+}
+
+impl From<StoredMove> for Move {
+    fn from(stored: StoredMove) -> Self {
+        let StoredMove { kind, balance, unit, amount, before, after, rating_group, units, plan_version } = stored;
+        // One of the two is there in all that was written.
+        let before = before.or(kind.before(amount, after)).unwrap_or(after);
+        Self { kind, balance, unit, amount, before, after, rating_group, units, plan_version }
+    }
+}
+
+impl MoveKind {
+    /// The balance before a move, where the kind says the direction.
+    fn before(self, amount: Amount, after: Amount) -> Option<Amount> {
+        match self {
+            Self::Credit => after.minus(amount),
+            Self::Debit | Self::Expire => after.plus(amount),
+            Self::Reserve | Self::Release => Some(after),
+            Self::Adjust => None,
         }
     }
 }

@@ -22,6 +22,7 @@ pub mod ids;
 pub mod journal;
 pub mod money;
 pub mod operator;
+mod packed;
 pub mod rating;
 pub mod replay;
 pub mod session;

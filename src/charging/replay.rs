@@ -41,34 +41,36 @@ pub fn standing(
     Ok(if found == Standing::New && session.is_closed() { Standing::Late } else { found })
 }
 
+/// The hash by which copies of a request are recognised. Where every request has the same number, only the time stamps
+/// or the consumer's own key tell two equal reports apart. A session is released once, so its Release is recognised
+/// whenever a copy was sent. The content names the number too.
+pub fn mark(numbering: &Numbering, operation: Operation, invocation: &Invocation) -> u64 {
+    let says_too_little = operation == Operation::Update && matches!(numbering, Numbering::Constant { .. });
+    let Fingerprint { content, exact } = invocation.fingerprint;
+    match invocation.idempotency {
+        Some(key) if says_too_little => content ^ key,
+        None if says_too_little => exact,
+        Some(_) | None => content,
+    }
+}
+
 fn found(session: &ChargingSession, operation: Operation, invocation: &Invocation) -> Result<Standing, Rejection> {
     let mut done = session.remembered.iter().filter(|done| done.operation == operation);
-    let Fingerprint { content, exact } = invocation.fingerprint;
+    let mark = mark(&session.numbering, operation, invocation);
+    let replayed = |done: &Remembered| Ok(Standing::Replayed(done.answer.clone()));
 
     if let Some(key) = invocation.idempotency
         && let Some(done) = done.clone().find(|done| done.idempotency == Some(key))
     {
-        return if done.fingerprint.content == content {
-            Ok(Standing::Replayed(done.answer.clone()))
-        } else {
-            Err(Rejection::IdempotencyKeyReused)
-        };
+        return if done.mark == mark { replayed(done) } else { Err(Rejection::IdempotencyKeyReused) };
     }
-
-    let replayed = |done: &Remembered| Ok(Standing::Replayed(done.answer.clone()));
-    if let (Operation::Update, Numbering::Constant { forgotten }) = (operation, &session.numbering) {
-        return match done.find(|done| done.fingerprint.exact == exact) {
-            Some(done) => replayed(done),
-            None if forgotten.contains(&invocation.fingerprint.short()) => Err(Rejection::NumberForgotten),
-            None => Ok(Standing::New),
-        };
-    }
-
-    // The content names the number too. A session is released once, so a Release with another time stamp is a copy
-    // even where every request has the same number.
-    if let Some(done) = done.clone().find(|done| done.fingerprint.content == content) {
+    if let Some(done) = done.clone().find(|done| done.mark == mark) {
         return replayed(done);
     }
+    if let (Operation::Update, Numbering::Constant { forgotten }) = (operation, &session.numbering) {
+        return if forgotten.contains(&mark) { Err(Rejection::NumberForgotten) } else { Ok(Standing::New) };
+    }
+
     let says_something = match session.numbering {
         Numbering::Sequenced(_) => true,
         Numbering::Unknown => invocation.number != session.first_number,

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::account::Reservation;
-use super::command::{Block, Fingerprint, Indicator, QuotaKey};
+use super::command::{Block, Indicator, QuotaKey};
 use super::decision::{Answer, ResultCode};
 use super::ids::{AccountId, ChargingDataRef, RatingGroup, SubscriberId, TariffPlanId};
 use super::money::Amount;
@@ -96,6 +96,7 @@ pub struct Payer {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Consumer {
     pub functionality: Box<str>,
+    #[serde(with = "super::packed::name")]
     pub name: Option<Box<str>>,
     /// IPv4, IPv6 or FQDN, the first that is there.
     pub address: Option<Box<str>>,
@@ -110,10 +111,10 @@ pub enum Numbering {
     /// Each request has a number of its own. Ranges of the numbers seen, in order, both ends included.
     #[serde(rename = "s")]
     Sequenced(Vec<(u32, u32)>),
-    /// Every request has the same number, so requests are told apart by their exact content. Hashes of those whose
+    /// Every request has the same number, so requests are told apart by their exact content. Marks of those whose
     /// answers are forgotten, the oldest first.
     #[serde(rename = "c")]
-    Constant { forgotten: Vec<u32> },
+    Constant { forgotten: Vec<u64> },
 }
 
 /// An operation that was done, and what was answered.
@@ -121,7 +122,8 @@ pub enum Numbering {
 pub struct Remembered {
     pub operation: Operation,
     pub number: u32,
-    pub fingerprint: Fingerprint,
+    /// Recognises copies; see `replay::mark`.
+    pub mark: u64,
     pub idempotency: Option<u64>,
     pub answer: Answer,
 }
@@ -201,9 +203,9 @@ pub struct Meter {
 /// Operations whose answers are kept. A consumer has one or two requests under way for a session at a time.
 const REMEMBERED_MAX: usize = 4;
 /// Operations of a consumer with one constant number that are recognised after their answers are forgotten.
-const FORGOTTEN_MAX: usize = 32;
+const FORGOTTEN_MAX: usize = 12;
 /// Containers remembered: more than a consumer that lost an answer merges into its next request.
-const CONTAINERS_KEPT: usize = 16;
+const CONTAINERS_KEPT: usize = 8;
 /// All containers of the latest request are remembered, up to this many; every session's document carries them.
 const CONTAINERS_MAX: usize = 256;
 /// Ranges of numbers; a consumer that leaves more gaps than this has its oldest ones taken as seen.
@@ -234,7 +236,7 @@ impl ChargingSession {
                 if forgotten.len() >= FORGOTTEN_MAX {
                     forgotten.remove(0);
                 }
-                forgotten.push(oldest.fingerprint.short());
+                forgotten.push(oldest.mark);
             }
         }
         self.remembered.push(done);

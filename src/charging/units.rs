@@ -1,6 +1,7 @@
 //! Amounts of service: octets, seconds, events.
 
-use serde::{Deserialize, Serialize};
+use serde::ser::SerializeTupleStruct;
+use serde::{Deserialize, Serialize, Serializer};
 
 /// What a tariff counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -29,16 +30,31 @@ impl UnitKind {
 
 /// The unit members of `RequestedUnit`, `GrantedUnit` and `UsedUnitContainer` (TS 32.291 6.1.6.2.1), each as
 /// present on the wire. `None` means not named, which is different from zero.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(default)]
 pub struct Units {
-    /// Seconds.
-    pub time: Option<u32>,
     /// Octets in both directions.
     pub total_volume: Option<u64>,
     pub uplink_volume: Option<u64>,
     pub downlink_volume: Option<u64>,
+    /// Seconds.
+    pub time: Option<u32>,
     /// Events, or whatever the service counts.
     pub service_specific_units: Option<u64>,
+}
+
+/// In the order of the fields, ending with the last that is named: they stand in every container and every answer.
+impl Serialize for Units {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { total_volume, uplink_volume, downlink_volume, time, service_specific_units } = *self;
+        let all = [total_volume, uplink_volume, downlink_volume, time.map(u64::from), service_specific_units];
+        let named = all.iter().rposition(Option::is_some).map_or(0, |last| last.saturating_add(1));
+        let mut written = serializer.serialize_tuple_struct("Units", named)?;
+        for units in all.iter().take(named) {
+            written.serialize_field(units)?;
+        }
+        written.end()
+    }
 }
 
 impl Units {

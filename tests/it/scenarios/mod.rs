@@ -13,6 +13,7 @@ mod records;
 mod replays;
 mod results;
 mod sessions;
+mod sizes;
 
 mod table;
 mod world;
