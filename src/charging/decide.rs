@@ -434,7 +434,7 @@ impl<'a> Work<'a> {
         self.session.remember(Remembered {
             operation,
             number: invocation.number,
-            mark: replay::mark(&self.session.numbering, operation, invocation),
+            mark: replay::mark(&self.session, operation, invocation),
             idempotency: invocation.idempotency,
             answer: answer.clone(),
         });

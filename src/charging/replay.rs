@@ -41,11 +41,13 @@ pub fn standing(
     Ok(if found == Standing::New && session.is_closed() { Standing::Late } else { found })
 }
 
-/// The hash by which copies of a request are recognised. Where every request has the same number, only the time stamps
-/// or the consumer's own key tell two equal reports apart. A session is released once, so its Release is recognised
+/// The hash by which copies of a request are recognised. Where requests have the number of the Create, only the time
+/// stamps or the consumer's own key tell two equal reports apart; a consumer that counts its Updates anew, from the
+/// Create's number on, is recognised by the others. A session is released once, so its Release is recognised
 /// whenever a copy was sent. The content names the number too.
-pub fn mark(numbering: &Numbering, operation: Operation, invocation: &Invocation) -> u64 {
-    let says_too_little = operation == Operation::Update && matches!(numbering, Numbering::Constant { .. });
+pub fn mark(session: &ChargingSession, operation: Operation, invocation: &Invocation) -> u64 {
+    let is_constant = matches!(session.numbering, Numbering::Constant { .. });
+    let says_too_little = operation == Operation::Update && is_constant && invocation.number == session.first_number;
     let Fingerprint { content, exact } = invocation.fingerprint;
     match invocation.idempotency {
         Some(key) if says_too_little => content ^ key,
@@ -56,7 +58,7 @@ pub fn mark(numbering: &Numbering, operation: Operation, invocation: &Invocation
 
 fn found(session: &ChargingSession, operation: Operation, invocation: &Invocation) -> Result<Standing, Rejection> {
     let mut done = session.remembered.iter().filter(|done| done.operation == operation);
-    let mark = mark(&session.numbering, operation, invocation);
+    let mark = mark(session, operation, invocation);
     let replayed = |done: &Remembered| Ok(Standing::Replayed(done.answer.clone()));
 
     if let Some(key) = invocation.idempotency

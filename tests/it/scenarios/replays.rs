@@ -178,6 +178,23 @@ fn a_consumer_with_one_number_is_not_charged_again_for_what_is_forgotten() {
 }
 
 #[test]
+fn a_consumer_that_counts_its_updates_anew_is_recognised_by_its_numbers() {
+    check(
+        "
+        create S1 #1 rg10 ask {} → rg10 granted 10MiB …
+        tick 1s
+        update S1 #1 rg10 used 1MiB ask {} → rg10 granted 10MiB …
+        tick 1s
+        u: update S1 #2 rg10 used 1MiB ask {} → rg10 granted 10MiB …
+        tick 1s
+        copy u later → again rg10 granted 10MiB …
+        update S1 #3 rg10 used 1MiB ask {} → rg10 granted 10MiB …
+        balance 9.97
+        ",
+    );
+}
+
+#[test]
 fn containers_merged_into_the_next_request_are_charged_once() {
     check(
         "
