@@ -1,7 +1,9 @@
 //! The integration tests: one binary, so that they link once.
 
+mod admin;
 mod nchf;
 mod openapi;
+mod outage;
 mod payloads;
 mod scenarios;
 mod server;

@@ -429,8 +429,8 @@ pub async fn put_tariff_plan(
         let reason = "expected 1 to 64 letters, digits, '-', '_' or '.'";
         return Err(ProblemDetails::incorrect(Vec::new()).with_param("id", reason));
     }
-    let plan = app.put_tariff_plan(&plan_of(TariffPlanId::new(id), &body)?).await?;
-    let status = if plan.version == 1 { StatusCode::CREATED } else { StatusCode::OK };
+    let (plan, is_new) = app.put_tariff_plan(&plan_of(TariffPlanId::new(id), &body)?).await?;
+    let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json((&plan).into())))
 }
 
