@@ -141,7 +141,7 @@ pub struct Due {
 }
 
 /// Position of an outbox entry inside its partition, growing.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub struct OutboxId(pub Box<str>);
 
 /// Kinds of documents outside the partitions: few writes, read by every create.
