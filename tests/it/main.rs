@@ -1,5 +1,6 @@
 //! The integration tests: one binary, so that they link once.
 
+mod admin;
 mod nchf;
 mod openapi;
 mod payloads;
