@@ -4,6 +4,7 @@ mod admin;
 mod nchf;
 mod openapi;
 mod payloads;
+mod program;
 mod scenarios;
 mod server;
 mod store;
