@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use clap::builder::BoolishValueParser;
 use clap::{Args, Parser, Subcommand};
 use nchf::config::{Config, Overrides, StoreUrl};
 use nchf::serve::{self, Instance};
@@ -90,7 +91,7 @@ struct Settings {
     #[arg(long, env = "NCHF_INSTANCE_ID", global = true)]
     instance_id: Option<String>,
     /// Provisions the demo data where it is missing.
-    #[arg(long, env = "NCHF_DEMO", global = true)]
+    #[arg(long, env = "NCHF_DEMO", global = true, value_parser = BoolishValueParser::new())]
     demo: bool,
     /// Bearer token of the operator's side.
     #[arg(long, env = "NCHF_ADMIN_TOKEN", global = true, hide_env_values = true, hide = true)]

@@ -51,8 +51,8 @@ use super::layers::{self, Admission, Layered};
 pub enum Error {
     #[error("cannot start a worker thread: {0}")]
     Start(io::Error),
-    #[error("cannot listen on {address}: {source}")]
-    Listen { address: SocketAddr, source: io::Error },
+    #[error("cannot listen on {address}: {error}")]
+    Listen { address: SocketAddr, error: io::Error },
 }
 
 // ---- Workers ----
@@ -132,7 +132,7 @@ impl Workers {
         let first = &self.workers[0].handle;
         let listener = first.spawn(async move { listener(address) }).await;
         let listener = listener.map_err(io::Error::other).flatten();
-        let (listener, address) = listener.map_err(|source| Error::Listen { address, source })?;
+        let (listener, address) = listener.map_err(|error| Error::Listen { address, error })?;
         let acceptor = first.spawn(accept(listener, counters, Arc::clone(&hall)));
         let watcher = first.spawn(watch(Arc::clone(&hall)));
         Ok(Server { address, admission, hall, acceptor: Mutex::new(Some(acceptor)), watcher: watcher.abort_handle() })

@@ -231,6 +231,14 @@ impl Error {
     pub fn corrupt(reason: impl fmt::Display) -> Self {
         Self::Corrupt(reason.to_string().into())
     }
+
+    /// The cause alone, for whoever starts a program: nothing was asked of the store yet that could be applied or not.
+    pub fn into_reason(self) -> Box<str> {
+        match self {
+            Self::Unavailable { reason, .. } | Self::Corrupt(reason) => reason,
+            Self::Conflict(_) => self.to_string().into(),
+        }
+    }
 }
 
 /// Whether a failed commit may have happened all the same.

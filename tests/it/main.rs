@@ -5,6 +5,7 @@ mod nchf;
 mod openapi;
 mod outage;
 mod payloads;
+mod program;
 mod scenarios;
 mod server;
 mod store;
