@@ -162,13 +162,15 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 }
 
 async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
+    use std::io::Write as _;
     use tokio::signal::unix::{SignalKind, signal};
 
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let instance = Instance::start(config).await?;
-    println!("nchf: charging on http://{}", instance.address());
-    println!("nchf: operator's side on http://{}/docs", instance.operator_address());
+    // Whoever started the program may have gone; that is no reason not to charge.
+    let _ = writeln!(std::io::stdout(), "nchf: charging on http://{}", instance.address());
+    let _ = writeln!(std::io::stdout(), "nchf: operator's side on http://{}/docs", instance.operator_address());
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}

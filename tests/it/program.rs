@@ -34,6 +34,7 @@ fn a_second_program_on_one_embedded_store_is_told_so() {
     let directory = directory.path().display();
     let store = format!("embedded:{directory}");
     let mut first = nchf(&["serve", "--store", &store]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    // The pipe is closed after the first line, and the program goes on all the same.
     let listens = BufReader::new(first.stdout.take().unwrap()).lines().next().unwrap().unwrap();
     assert!(listens.starts_with("nchf: charging on http://127.0.0.1:"), "{listens}");
     let second = nchf(&["serve", "--store", &store]).output().unwrap();
