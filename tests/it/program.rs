@@ -2,13 +2,23 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 fn nchf(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_nchf"));
     // Free ports, so that only what a test is about can fail.
     command.args(arguments).env("NCHF_LISTEN", "127.0.0.1:0").env("NCHF_ADMIN_LISTEN", "127.0.0.1:0");
     command
+}
+
+/// Ended with the test, however that ends.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
 }
 
 #[track_caller]
@@ -33,13 +43,12 @@ fn a_second_program_on_one_embedded_store_is_told_so() {
     let directory = tempfile::tempdir().unwrap();
     let directory = directory.path().display();
     let store = format!("embedded:{directory}");
-    let mut first = nchf(&["serve", "--store", &store]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let first = nchf(&["serve", "--store", &store]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut first = Ended(first);
     // The pipe is closed after the first line, and the program goes on all the same.
-    let listens = BufReader::new(first.stdout.take().unwrap()).lines().next().unwrap().unwrap();
+    let listens = BufReader::new(first.0.stdout.take().unwrap()).lines().next().unwrap().unwrap();
     assert!(listens.starts_with("nchf: charging on http://127.0.0.1:"), "{listens}");
     let second = nchf(&["serve", "--store", &store]).output().unwrap();
-    first.kill().unwrap();
-    first.wait().unwrap();
     let line = format!("the store in {directory} is open in another process: only one nchf can use it at a time");
     says(&second, 1, &line);
 }
