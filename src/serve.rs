@@ -43,8 +43,11 @@ impl Instance {
         let first = stores.next().context("there is always a worker")?;
         first.ready().await.map_err(|error| anyhow::anyhow!("the store is not ready: {}", error.into_reason()))?;
 
-        let refs = RefCodec::new(first.identity().secret);
-        let shared = Arc::new(Shared::new(Arc::new(SystemClock), refs, config.rules()?, config.http.deadline_ms));
+        let identity = first.identity();
+        let refs = RefCodec::new(identity.secret);
+        let instance_id = config.instance_id.map_or_else(|| identity.instance_id.clone(), |id| id.to_string().into());
+        let deadline_ms = config.http.deadline_ms;
+        let shared = Arc::new(Shared::new(Arc::new(SystemClock), refs, config.rules()?, instance_id, deadline_ms));
         let tls = config.tls.as_ref().map(|tls| {
             let files = TlsFiles {
                 certificate: tls.certificate.clone(),

@@ -51,7 +51,8 @@ impl World {
 
     pub async fn over(store: Arc<dyn Store>, clock: ManualClock, config: Config) -> Self {
         let refs = RefCodec::new(store.identity().secret);
-        let shared = Shared::new(Arc::new(clock.clone()), refs, config.rules().unwrap(), config.http.deadline_ms);
+        let id = store.identity().instance_id.clone();
+        let shared = Shared::new(Arc::new(clock.clone()), refs, config.rules().unwrap(), id, config.http.deadline_ms);
         let app = App { store, shared: Arc::new(shared) };
         demo::provision(&app).await.unwrap();
         let charging: Charging = config.charging;
