@@ -17,6 +17,7 @@ pub mod cdr;
 pub mod command;
 pub mod decide;
 pub mod decision;
+pub mod explain;
 mod grant;
 pub mod ids;
 pub mod journal;
