@@ -1,8 +1,11 @@
 //! The integration tests: one binary, so that they link once.
 
+mod admin;
 mod nchf;
 mod openapi;
+mod outage;
 mod payloads;
+mod program;
 mod scenarios;
 mod server;
 mod store;

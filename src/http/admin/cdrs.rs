@@ -65,12 +65,13 @@ async fn records(app: &App, references: Vec<ChargingDataRef>, subscriber: Option
         let Some(account) = app.shared.refs.account_of(reference.as_str()) else { continue };
         let cdrs = app.cdrs(account, reference).await?;
         let is_asked_for = |cdr: &&Cdr| subscriber.is_none_or(|wanted| cdr.header.subscriber.as_ref() == Some(wanted));
-        records.extend(cdrs.iter().filter(is_asked_for).map(record));
+        let recording_nf = &app.shared.instance_id;
+        records.extend(cdrs.iter().filter(is_asked_for).map(|cdr| record(cdr, recording_nf)));
     }
     Ok(records)
 }
 
-fn record(cdr: &Cdr) -> Value {
+fn record(cdr: &Cdr, recording_nf: &str) -> Value {
     let mut members = Map::new();
     let mut add = |name: &str, value: Value| {
         if !value.is_null() {
@@ -84,6 +85,7 @@ fn record(cdr: &Cdr) -> Value {
     add("charged", json!(cdr.charged.text(BalanceUnit::Money)));
     add("currency", json!(cdr.header.currency));
     add("recordType", json!(200));
+    add("recordingNetworkFunctionID", json!(recording_nf));
     add("chargingSessionIdentifier", json!(cdr.reference.as_str()));
     add("subscriberIdentifier", json!(cdr.header.subscriber.as_ref().map(SubscriberId::as_str)));
     add("nFunctionConsumerInformation", json!({ "nodeFunctionality": cdr.header.consumer.functionality }));
