@@ -290,6 +290,8 @@ impl Books {
             let is_split = records.len() > 1;
             for (at, record) in (0..).zip(&records) {
                 prop_assert_eq!(record.part, at);
+                let held = record.usage.iter().map(|usage| usage.containers.len()).sum::<usize>();
+                prop_assert!(held <= 4, "{} containers of 120 octets or more in 600", held);
                 prop_assert_eq!(record.sequence_number, is_split.then_some(at + 1));
             }
             for pair in records.windows(2) {
