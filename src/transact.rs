@@ -7,7 +7,7 @@ use crate::app::App;
 use crate::charging::account::Account;
 use crate::charging::command::{Create, Credit, Invocation, OneTime, Subscriber};
 use crate::charging::decide::{Command, Context, decide};
-use crate::charging::decision::{Answer, Decision, IndexChange, Listed, Rejection, SessionChange, Timer};
+use crate::charging::decision::{Answer, Decision, IndexChange, Listed, Outgoing, Rejection, SessionChange, Timer};
 use crate::charging::ids::{AccountId, ChargingDataRef};
 use crate::charging::money::Amount;
 use crate::charging::operator::{self, Refusal};
@@ -15,7 +15,7 @@ use crate::charging::session::{ChargingSession, Operation, Service};
 use crate::charging::time::Timestamp;
 use crate::store::partition::KeyedHash;
 use crate::store::{
-    self, AccountKey, Applied, Commit, Document, IndexKey, IndexWrite, Listing, Load, SessionWrite, Snapshot,
+    self, AccountKey, Applied, Commit, Document, IndexKey, IndexWrite, Listing, Load, Queue, SessionWrite, Snapshot,
     TimerWrite, Version, record,
 };
 
@@ -242,7 +242,7 @@ impl App {
                 .zip(versions)
                 .map(|(change, expected)| write(change, expected, now))
                 .collect(),
-            outbox: decision.outbox.iter().map(record::encode).collect(),
+            outbox: decision.outbox.iter().map(outbox_entry).collect(),
             index: decision.index.iter().map(index_write).collect(),
         }
     }
@@ -324,10 +324,10 @@ impl App {
                 Ok(credited) => credited,
                 Err(refusal) => return Ok(Some(Err(refusal))),
             };
-            let outgoing = crate::charging::decision::Outgoing::Credited(key.to_string().into());
+            let outgoing = Outgoing::Credited(key.to_string().into());
             let commit = Commit {
                 account_journal: Some(record::encode(&entry)),
-                outbox: vec![record::encode(&outgoing)],
+                outbox: vec![outbox_entry(&outgoing)],
                 // For ever: a reference credits once, however late it comes again.
                 index: vec![IndexWrite { key: reference, value: record::encode(&now), lives_for: None }],
                 ..account_commit(key, document.version, &account)
@@ -420,6 +420,15 @@ fn write(change: &SessionChange, expected: Version, now: Timestamp) -> SessionWr
         },
         journal: change.entry.as_ref().map(record::encode),
     }
+}
+
+/// Each kind of work goes to those who do it.
+fn outbox_entry(outgoing: &Outgoing) -> (Queue, bytes::Bytes) {
+    let queue = match outgoing {
+        Outgoing::Closed(_) | Outgoing::LateUsage(_) => Queue::Records,
+        Outgoing::Credited(_) => Queue::Notifications,
+    };
+    (queue, record::encode(outgoing))
 }
 
 fn index_write(change: &IndexChange) -> IndexWrite {
