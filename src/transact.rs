@@ -18,7 +18,7 @@ use crate::charging::session::{ChargingSession, Operation, Service};
 use crate::charging::time::Timestamp;
 use crate::store::partition::KeyedHash;
 use crate::store::{
-    self, AccountKey, Applied, Commit, Document, IndexKey, IndexWrite, Listing, Load, SessionWrite, Snapshot,
+    self, AccountKey, Applied, Commit, Document, IndexKey, IndexWrite, Listing, Load, Queue, SessionWrite, Snapshot,
     TimerWrite, Version, record,
 };
 
@@ -288,7 +288,7 @@ impl App {
                 .zip(versions)
                 .map(|(change, expected)| write(change, expected, now))
                 .collect(),
-            outbox: changes.outbox.iter().map(record::encode).collect(),
+            outbox: changes.outbox.iter().map(outbox_entry).collect(),
             index: changes.index.iter().map(index_write).collect(),
         }
     }
@@ -373,7 +373,7 @@ impl App {
             let outgoing = Outgoing::Credited { account: key.to_string().into() };
             let commit = Commit {
                 account_journal: Some(record::encode(&entry)),
-                outbox: vec![record::encode(&outgoing)],
+                outbox: vec![outbox_entry(&outgoing)],
                 // For ever: a reference credits once, however late it comes again.
                 index: vec![IndexWrite { key: reference, value: record::encode(&now), lives_for: None }],
                 ..account_commit(key, document.version, &account)
@@ -476,6 +476,15 @@ fn write(change: &SessionChange, expected: Version, now: Timestamp) -> SessionWr
         },
         journal: change.entry.as_ref().map(record::encode),
     }
+}
+
+/// Each kind of work goes to those who do it.
+fn outbox_entry(outgoing: &Outgoing) -> (Queue, bytes::Bytes) {
+    let queue = match outgoing {
+        Outgoing::Record { .. } => Queue::Records,
+        Outgoing::Notify(_) | Outgoing::Credited { .. } => Queue::Notifications,
+    };
+    (queue, record::encode(outgoing))
 }
 
 fn index_write(change: &IndexChange) -> IndexWrite {

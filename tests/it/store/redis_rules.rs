@@ -110,7 +110,7 @@ async fn a_key_of_another_type_is_found_before_anything_is_written() {
     let store = open(&server).await;
     store.commit(&changes_everything(&store, account(7), ABSENT, [ABSENT; 2])).await.unwrap();
     let names: Vec<String> = server.keys().into_iter().filter(|name| name.starts_with("nchf{")).collect();
-    assert_eq!(names.len(), 12, "account, 2 sessions, 3 journals, index, timers, 3 listings, outbox: {names:?}");
+    assert_eq!(names.len(), 13, "account, 2 sessions, 3 journals, index, timers, 3 listings, 2 outboxes: {names:?}");
     for wrong in &names {
         // An index entry is a plain value, written over whatever is there.
         if wrong.contains("}i:") {

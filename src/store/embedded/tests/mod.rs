@@ -49,7 +49,7 @@ fn update(account: AccountKey, version: u64) -> Commit {
             listing: if version == 0 { Listing::Open(start()) } else { Listing::Keep },
             journal: Some(text("session entry")),
         }],
-        outbox: vec![text("outbox")],
+        outbox: vec![(Queue::Records, text("outbox"))],
         index: vec![IndexWrite { key: IndexKey(7), value: text("index"), lives_for: Some(Span::from_secs(60)) }],
     }
 }
@@ -70,8 +70,8 @@ async fn version(store: &EmbeddedStore, account: AccountKey) -> u64 {
     assert_eq!(store.journal(&JournalKey::Account(account)).await.unwrap(), entries);
     let entries: Vec<Bytes> = all.iter().filter_map(|commit| commit.sessions[0].journal.clone()).collect();
     assert_eq!(store.journal(&JournalKey::Session(account, session())).await.unwrap(), entries);
-    let outbox = store.outbox(account.partition(), 1000).await.unwrap();
-    let entries: Vec<Bytes> = all.iter().map(|commit| commit.outbox[0].clone()).collect();
+    let outbox = store.outbox(account.partition(), Queue::Records, None, 1000).await.unwrap();
+    let entries: Vec<Bytes> = all.iter().map(|commit| commit.outbox[0].1.clone()).collect();
     assert_eq!(outbox.into_iter().map(|(_, entry)| entry).collect::<Vec<_>>(), entries);
     let listed = store.list(&List::OpenSessionsOf(account), None, 10).await.unwrap().items;
     let due = store.due(account.partition(), start(), 10).await.unwrap();
@@ -103,7 +103,7 @@ async fn a_closed_store_opens_at_once_with_everything_it_acknowledged() {
     let mut last_outbox = None;
     for before in 0..20 {
         store.commit(&update(account(1), before)).await.unwrap();
-        last_outbox = store.outbox(account(1).partition(), 100).await.unwrap().pop();
+        last_outbox = store.outbox(account(1).partition(), Queue::Records, None, 100).await.unwrap().pop();
     }
     drop(store);
     let store = open(&directory, &clock);
@@ -111,7 +111,7 @@ async fn a_closed_store_opens_at_once_with_everything_it_acknowledged() {
     assert_eq!(store.identity().secret, identity.secret);
     assert_eq!(store.identity().instance_id, identity.instance_id);
     store.commit(&update(account(1), 20)).await.unwrap();
-    let newest = store.outbox(account(1).partition(), 100).await.unwrap().pop();
+    let newest = store.outbox(account(1).partition(), Queue::Records, None, 100).await.unwrap().pop();
     assert!(last_outbox.unwrap().0 < newest.unwrap().0, "ids grow across a restart");
 }
 
@@ -314,7 +314,7 @@ async fn a_group_that_changes_nothing_does_not_wait_for_the_disk() {
     let syncs = disk.syncs();
     let conflict = store.commit(&update(account(1), 0)).await;
     assert!(matches!(conflict, Err(Error::Conflict(Some(_)))), "{conflict:?}");
-    store.acknowledge(account(1).partition(), &OutboxId("0".into())).await.unwrap();
+    store.acknowledge(account(1).partition(), Queue::Records, &[OutboxId("0".repeat(16).into())]).await.unwrap();
     assert_eq!(disk.syncs(), syncs);
 }
 
