@@ -8,9 +8,16 @@
 //!
 //! All I/O blocks; callers give it a thread of its own.
 
+pub mod ber;
+pub mod directory;
+pub mod files;
 pub mod json;
+pub mod ts32297;
+
+use serde::{Deserialize, Serialize};
 
 use crate::charging::cdr::Cdr;
+use ts32297::Specification;
 
 /// A record with what only the exporter knows of it.
 #[derive(Clone, Copy, Debug)]
@@ -22,50 +29,80 @@ pub struct Record<'a> {
     pub local_sequence_number: Option<u32>,
 }
 
-#[cfg(test)]
-mod sample {
-    use super::Record;
-    use crate::charging::cdr::{CauseForRecordClosing, Cdr, QuotaUsage};
-    use crate::charging::command::{Block, Container, QuotaKey};
-    use crate::charging::ids::{AccountId, ChargingDataRef, RatingGroup, SubscriberId, TariffPlanId};
-    use crate::charging::journal::Header;
-    use crate::charging::money::Amount;
-    use crate::charging::session::{Consumer, Service};
-    use crate::charging::time::Timestamp;
-    use crate::charging::units::Units;
+/// What a file of records is written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Format {
+    /// One object in a line.
+    Jsonl,
+    /// Files of TS 32.297 with records of TS 32.298 in BER.
+    Ber,
+}
 
-    pub const NF: &str = "6a1c0e52-7f0b-4a7e-9f3e-0d2c5b1a4e88";
+impl Format {
+    pub const ALL: [Self; 2] = [Self::Jsonl, Self::Ber];
 
-    pub fn cdr() -> Cdr {
-        let volume = Units { total_volume: Some(1_048_576), ..Units::default() };
-        let key = QuotaKey { rating_group: RatingGroup(10), upf: None, multihomed: None, mb_upf: None };
-        Cdr {
-            reference: ChargingDataRef::new("6y19q3vvkagteh9tp1p15dzsmsf3c4xwgyp9hm2d"),
-            part: 0,
-            header: Header {
-                subscriber: Some(SubscriberId::new("imsi-001010000000001")),
-                account: Some(AccountId::new("demo-0001")),
-                currency: Some("EUR".into()),
-                plan: Some(TariffPlanId::new("demo")),
-                consumer: Consumer { functionality: "SMF".into(), name: None, address: None },
-                service: Service::Converged,
-                one_time: false,
-            },
-            opened_at: Timestamp::from_secs(1_768_474_800),
-            closed_at: Timestamp::from_secs(1_768_478_400),
-            cause: CauseForRecordClosing::NormalRelease,
-            triggers: Vec::new(),
-            usage: vec![QuotaUsage { key, containers: vec![Container::of_units(volume)], others: Vec::new() }],
-            blocks: Vec::new(),
-            charged: Amount::new(50_000),
+    pub const fn extension(self) -> &'static str {
+        match self {
+            Self::Jsonl => "jsonl",
+            Self::Ber => "ber",
         }
     }
+}
 
-    pub fn record(cdr: &Cdr) -> Record<'_> {
-        Record { cdr, recording_nf: NF, local_sequence_number: Some(7) }
+/// A record in every format that a [`directory::Directory`] writes.
+#[derive(Clone, Debug, Default)]
+pub struct Encoded {
+    line: Option<String>,
+    ber: Option<Ber>,
+}
+
+#[derive(Clone, Debug)]
+struct Ber {
+    specification: Specification,
+    octets: Vec<u8>,
+    /// Of the octets.
+    length: u16,
+}
+
+/// No file can hold the record: the length of one has two octets (TS 32.297 6.1.2.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a record of {octets} octets cannot be written, at most 65535 can: split it before")]
+pub struct TooLong {
+    pub octets: usize,
+}
+
+impl Encoded {
+    fn of(record: &Record, formats: &[Format]) -> Result<Self, TooLong> {
+        let mut encoded = Self::default();
+        for format in formats {
+            match format {
+                Format::Jsonl => encoded.line = Some(json::line(record)),
+                Format::Ber => {
+                    let octets = ber::encode(record);
+                    let length = u16::try_from(octets.len()).map_err(|_| TooLong { octets: octets.len() })?;
+                    encoded.ber = Some(Ber { specification: Specification::of(record.cdr), octets, length });
+                }
+            }
+        }
+        Ok(encoded)
     }
 
-    pub fn block(name: &str, json: &str) -> Block {
-        Block { name: name.into(), json: json.into(), hash: 0 }
+    /// As it stands in a file of that format; nothing, if it was not asked for.
+    fn write_to(&self, format: Format, file: &mut Vec<u8>) {
+        match format {
+            Format::Jsonl => {
+                if let Some(line) = &self.line {
+                    file.extend_from_slice(line.as_bytes());
+                    file.push(b'\n');
+                }
+            }
+            Format::Ber => {
+                if let Some(ber) = &self.ber {
+                    file.extend_from_slice(&ts32297::record_header(ber.length, ber.specification));
+                    file.extend_from_slice(&ber.octets);
+                }
+            }
+        }
     }
 }

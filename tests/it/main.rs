@@ -1,5 +1,6 @@
 //! The integration tests: one binary, so that they link once.
 
+mod cdr_file;
 mod nchf;
 mod openapi;
 mod payloads;
