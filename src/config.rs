@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::charging::decide::Rules;
+use crate::charging::parts::PartialTrigger;
 use crate::charging::time::Span;
 use crate::store::Durability;
 
@@ -123,6 +124,12 @@ pub struct Charging {
     /// How long after `timers.supervision_secs` the store may drop an open session's document, in seconds: a net
     /// under the supervision, which closes a session and writes its record long before.
     pub document_margin_secs: u32,
+    /// Octets that one record may collect before a partial one is written, at least 4096. A CDR file cannot hold a
+    /// record of 65,536 or more; the estimate leaves room for what its BER form adds.
+    pub record_octets_max: u32,
+    /// Changes that a partial record is wanted after: `SERVING_NODE_CHANGE`, `RAT_CHANGE`, `UE_TIMEZONE_CHANGE`,
+    /// `PLMN_CHANGE`. The limits of a session and management interventions always end one.
+    pub partial_record_triggers: Vec<PartialTrigger>,
 }
 
 impl Default for Charging {
@@ -137,9 +144,14 @@ impl Default for Charging {
             quotas_max: 256,
             tombstone_secs: 86_400,
             document_margin_secs: 604_800,
+            record_octets_max: 32_768,
+            partial_record_triggers: Vec::new(),
         }
     }
 }
+
+/// Smaller ones would cut records of a few containers, larger ones could not be written to a CDR file (TS 32.297 6.1).
+const RECORD_OCTETS: std::ops::RangeInclusive<u32> = 4096..=65_535;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -162,16 +174,32 @@ impl FailureHandling {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Timers {
-    /// Idle time after which a session is due to be closed, in seconds. Shorter than a quota's validity closes
-    /// sessions that are alive.
+    /// Idle time after which a session's consumer is asked whether it still lives, in seconds. Shorter than a quota's
+    /// validity asks sessions that are alive.
     pub supervision_secs: u32,
-    /// How late a report may be after its quota's validity, in seconds.
+    /// How long that question may stay without an Update before the session is closed, in seconds. Too short closes
+    /// sessions whose consumers are only slow.
+    pub probe_guard_secs: u32,
+    /// How long a consumer that was told to end a session may take for its Release, in seconds.
+    pub abort_guard_secs: u32,
+    /// How late a report may be after its quota's validity, in seconds. Too short frees what is still being used, too
+    /// long keeps money from other sessions.
     pub validity_grace_secs: u32,
+    /// How long a session's record may collect before a partial one is written, in seconds. By default as long as the
+    /// session lives.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub record_open_secs: Option<u32>,
 }
 
 impl Default for Timers {
     fn default() -> Self {
-        Self { supervision_secs: 86_400, validity_grace_secs: 60 }
+        Self {
+            supervision_secs: 86_400,
+            probe_guard_secs: 60,
+            abort_guard_secs: 60,
+            validity_grace_secs: 60,
+            record_open_secs: None,
+        }
     }
 }
 
@@ -314,6 +342,9 @@ impl Config {
             ("http.connections_max", self.http.connections_max as u64),
             ("http.connections_per_peer_max", self.http.connections_per_peer_max as u64),
             ("timers.supervision_secs", u64::from(self.timers.supervision_secs)),
+            ("timers.probe_guard_secs", u64::from(self.timers.probe_guard_secs)),
+            ("timers.abort_guard_secs", u64::from(self.timers.abort_guard_secs)),
+            ("timers.record_open_secs", u64::from(self.timers.record_open_secs.unwrap_or(1))),
             ("charging.tombstone_secs", u64::from(self.charging.tombstone_secs)),
             ("charging.quotas_max", u64::from(self.charging.quotas_max)),
             ("workers", self.workers.unwrap_or(1) as u64),
@@ -322,6 +353,10 @@ impl Config {
             if value == 0 {
                 return Err(Error::new(key, value, "a number above 0 is needed"));
             }
+        }
+        if !RECORD_OCTETS.contains(&self.charging.record_octets_max) {
+            let allowed = "4096 to 65535 is needed";
+            return Err(Error::new("charging.record_octets_max", self.charging.record_octets_max, allowed));
         }
         if let Some(root) = &self.http.api_root {
             let rest = root.strip_prefix("http://").or_else(|| root.strip_prefix("https://")).unwrap_or_default();
@@ -376,7 +411,12 @@ impl Config {
     pub fn rules(&self) -> Result<Rules, Error> {
         Ok(Rules {
             supervision: Span::from_secs(self.timers.supervision_secs),
+            probe_guard: Span::from_secs(self.timers.probe_guard_secs),
+            abort_guard: Span::from_secs(self.timers.abort_guard_secs),
             validity_grace: Span::from_secs(self.timers.validity_grace_secs),
+            record_open_max: self.timers.record_open_secs.map(Span::from_secs),
+            record_octets_max: self.charging.record_octets_max,
+            partial_triggers: self.charging.partial_record_triggers.clone(),
             tombstone: Span::from_secs(self.charging.tombstone_secs),
             document_margin: Span::from_secs(self.charging.document_margin_secs),
             features: self.features()?,
@@ -435,6 +475,15 @@ mod tests {
             ("[charging]\nfailure_handling = \"panic\"", &["charging.failure_handling", "panic", "continue"]),
             ("[charging]\nsupported_features = \"xyz\"", &["charging.supported_features", "xyz", "hexadecimal"]),
             ("[http]\napi_root = \"chf\"", &["http.api_root", "chf", "absolute"]),
+            ("[charging]\nrecord_octets_max = 4095", &["charging.record_octets_max = 4095", "4096 to 65535"]),
+            ("[charging]\nrecord_octets_max = 65536", &["charging.record_octets_max", "4096 to 65535"]),
+            (
+                "[charging]\npartial_record_triggers = [\"QHT\"]",
+                &["charging.partial_record_triggers", "QHT", "RAT_CHANGE"],
+            ),
+            ("[timers]\nprobe_guard_secs = 0", &["timers.probe_guard_secs = 0", "above 0"]),
+            ("[timers]\nabort_guard_secs = 0", &["timers.abort_guard_secs = 0", "above 0"]),
+            ("[timers]\nrecord_open_secs = 0", &["timers.record_open_secs = 0", "above 0"]),
             ("[http", &["FILE"]),
         ] {
             let error = read(text).unwrap_err();

@@ -7,7 +7,9 @@ use crate::app::App;
 use crate::charging::account::Account;
 use crate::charging::command::{Create, Credit, Invocation, OneTime, Subscriber};
 use crate::charging::decide::{Command, Context, decide};
-use crate::charging::decision::{Answer, Decision, IndexChange, Listed, Rejection, SessionChange, Timer};
+use crate::charging::decision::{
+    Answer, Changes, Decision, IndexChange, Listed, Outgoing, Rejection, SessionChange, Timer,
+};
 use crate::charging::ids::{AccountId, ChargingDataRef};
 use crate::charging::money::Amount;
 use crate::charging::operator::{self, Refusal};
@@ -135,7 +137,7 @@ impl App {
                 return Ok(Done { answer: decision.answer, session: *session, replayed: true });
             }
             let versions = [version_of(snapshot.session.as_ref()), second_version];
-            let commit = self.commit_of(load.account, version, versions, &decision, context.now);
+            let commit = self.commit_of(load.account, version, versions, &decision.changes, context.now);
             match self.store.commit(&commit).await {
                 Ok(()) => return Ok(done(decision)),
                 Err(store::Error::Conflict(current)) => {
@@ -228,22 +230,22 @@ impl App {
         account: AccountKey,
         account_expected: Version,
         versions: [Version; 2],
-        decision: &Decision,
+        changes: &Changes,
         now: Timestamp,
     ) -> Commit {
         Commit {
             account,
             account_expected,
-            account_document: decision.account.as_ref().map(record::encode),
+            account_document: changes.account.as_ref().map(record::encode),
             account_journal: None,
-            sessions: decision
+            sessions: changes
                 .sessions
                 .iter()
                 .zip(versions)
                 .map(|(change, expected)| write(change, expected, now))
                 .collect(),
-            outbox: decision.outbox.iter().map(record::encode).collect(),
-            index: decision.index.iter().map(index_write).collect(),
+            outbox: changes.outbox.iter().map(record::encode).collect(),
+            index: changes.index.iter().map(index_write).collect(),
         }
     }
 
@@ -324,7 +326,7 @@ impl App {
                 Ok(credited) => credited,
                 Err(refusal) => return Ok(Some(Err(refusal))),
             };
-            let outgoing = crate::charging::decision::Outgoing::Credited(key.to_string().into());
+            let outgoing = Outgoing::Credited { account: key.to_string().into() };
             let commit = Commit {
                 account_journal: Some(record::encode(&entry)),
                 outbox: vec![record::encode(&outgoing)],
@@ -378,7 +380,7 @@ impl Opening {
 }
 
 fn done(mut decision: Decision) -> Done {
-    let session = decision.sessions.swap_remove(0).session;
+    let session = decision.changes.sessions.swap_remove(0).session;
     Done { answer: decision.answer, session, replayed: false }
 }
 

@@ -13,6 +13,9 @@ impl Timestamp {
     const MAX_MILLIS: i64 = 253_402_207_200_000;
     const MIN_MILLIS: i64 = -62_135_596_800_000;
 
+    /// Later than anything that happens.
+    pub const LATEST: Self = Self(Self::MAX_MILLIS);
+
     pub const fn from_millis(millis: i64) -> Self {
         if millis > Self::MAX_MILLIS {
             Self(Self::MAX_MILLIS)

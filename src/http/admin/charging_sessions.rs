@@ -104,7 +104,7 @@ pub struct QuotaBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(format = DateTime)]
     pub valid_until: Option<String>,
-    /// The grant was announced as the last one.
+    /// The last grant was announced as the last one there is.
     pub final_unit: bool,
     /// What the last request for quota was answered.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -182,7 +182,7 @@ impl From<&Quota> for QuotaBody {
                 })
                 .collect(),
             valid_until: grant.and_then(|grant| grant.valid_until).map(date_time),
-            final_unit: grant.is_some_and(|grant| grant.final_unit),
+            final_unit: quota.final_unit,
             result_code: quota.last_code.map(ResultCode::as_str),
         }
     }

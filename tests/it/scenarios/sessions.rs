@@ -436,7 +436,7 @@ fn a_second_session_for_a_pdu_session_replaces_the_one_that_was_used() {
         reserved 0.09
         tick 60s
         create S2 #1 pdu=5 rg10 ask 1MiB → rg10 granted 1MiB …
-        outbox → closed S1
+        outbox → record S1/0
         reserved 0.01
         state S1 closed Superseded
         cdr S1 → cause 4 charged 0.01 rg10 1048576

@@ -22,7 +22,7 @@ use nchf::charging::cdr::Cdr;
 use nchf::charging::command::{
     Block, Container, Credit, Indicator, OneTime, QuotaKey, Trigger, TriggerCategory, UnitUsage,
 };
-use nchf::charging::decision::{GroupResult, Outcome, Outgoing, ResultCode};
+use nchf::charging::decision::{GroupResult, NotificationKind, Outcome, Outgoing, ResultCode};
 use nchf::charging::ids::{BalanceId, ChargingDataRef, RatingGroup};
 use nchf::charging::money::{Amount, BalanceUnit};
 use nchf::charging::session::{ChargingSession, Operation, Service, SessionState};
@@ -171,7 +171,7 @@ impl Player {
                 Some(compare(expected.unwrap_or("none"), &got))
             }
             ("due", [name, ..]) => {
-                let due = self.session(name).due_at(self.world.rules.supervision, self.world.rules.validity_grace);
+                let due = self.session(name).due_at(&self.world.rules);
                 let due = due.map_or("never".to_owned(), |at| format!("{}s", at.since(self.world.now).secs()));
                 seen(format!("{name} {due}"))
             }
@@ -222,9 +222,18 @@ impl Player {
 
     fn outgoing(&self, outgoing: &Outgoing) -> String {
         match outgoing {
-            Outgoing::Closed(reference) => format!("closed {}", self.name_of(reference)),
-            Outgoing::LateUsage(reference) => format!("late {}", self.name_of(reference)),
-            Outgoing::Credited(_) => "credited".to_owned(),
+            Outgoing::Record { session, part } => format!("record {}/{part}", self.name_of(session)),
+            Outgoing::Notify(notification) => {
+                let name = self.name_of(&notification.session);
+                match &notification.kind {
+                    NotificationKind::Reauthorize { groups } => {
+                        let groups = groups.iter().map(|group| format!(" rg{}", group.0));
+                        format!("reauthorize {name}{}", groups.collect::<String>())
+                    }
+                    NotificationKind::Abort => format!("abort {name}"),
+                }
+            }
+            Outgoing::Credited { .. } => "credited".to_owned(),
         }
     }
 
