@@ -7,6 +7,7 @@
 
 pub mod app;
 pub mod bench;
+pub mod cdr_file;
 pub mod charging;
 pub mod clock;
 pub mod config;

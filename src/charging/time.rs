@@ -57,6 +57,11 @@ impl Timestamp {
             .expect("the constructor keeps every timestamp inside the calendar")
             .to_zoned(zone.clone())
     }
+
+    /// RFC 3339 in UTC, with milliseconds: the spelling of every time that leaves the program as text.
+    pub fn rfc3339(self) -> String {
+        self.in_zone(&TimeZone::UTC).strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
+    }
 }
 
 impl From<jiff::Timestamp> for Timestamp {

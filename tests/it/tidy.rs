@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 /// in the wrong place.
 const IMPORTS: &[(&str, &[&str])] = &[
     ("charging", &[]),
+    ("cdr_file", &["charging"]),
     ("clock", &["charging"]),
     ("store", &["charging", "clock"]),
     ("config", &["charging", "store"]),
@@ -16,7 +17,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("ledger", &["app", "charging", "store"]),
     ("transact", &["app", "charging", "store"]),
     ("demo", &["app", "charging", "transact"]),
-    ("http", &["app", "charging", "config", "ledger", "store", "telemetry", "transact"]),
+    ("http", &["app", "cdr_file", "charging", "config", "ledger", "store", "telemetry", "transact"]),
     ("bench", &["charging", "clock"]),
     ("serve", &["app", "clock", "config", "demo", "http", "store"]),
 ];
