@@ -8,13 +8,14 @@ use anyhow::Context as _;
 
 use crate::app::{App, Shared};
 use crate::clock::SystemClock;
-use crate::config::{Config, StoreUrl};
+use crate::config::{Config, Notify, StoreUrl};
 use crate::demo;
 use crate::http::auth::Token;
 use crate::http::health::Draining;
 use crate::http::nchf::{self, Nchf};
 use crate::http::operator;
 use crate::http::server::{Server, Settings, Tls, TlsFiles, Workers};
+use crate::notify;
 use crate::store::embedded::{self, EmbeddedStore};
 use crate::store::redis::{self, RedisStore};
 use crate::store::{RefCodec, Store};
@@ -157,6 +158,22 @@ pub fn redis_settings(config: &Config, url: String) -> redis::Settings {
         migrate: config.store.migrate,
         ..redis::Settings::new(url)
     }
+}
+
+/// How the configuration wants consumers to be notified. `own` are the addresses that this instance listens on.
+pub fn notify_settings(config: &Config, own: Vec<SocketAddr>) -> anyhow::Result<notify::Settings> {
+    let Notify { deadline_ms, connections_max, calls_per_target_max, ca, certificate, key, .. } = &config.notify;
+    let identity = certificate.clone().zip(key.clone());
+    Ok(notify::Settings {
+        allow: config.notify_allowed()?,
+        own,
+        deadline: Duration::from_millis(u64::from(*deadline_ms)),
+        connections_max: usize::try_from(*connections_max)?,
+        calls_per_target_max: usize::try_from(*calls_per_target_max)?,
+        ca: ca.clone(),
+        identity: identity.map(|(certificate, key)| notify::Identity { certificate, key }),
+        ..notify::Settings::default()
+    })
 }
 
 async fn prepare(app: App, demo: bool) -> anyhow::Result<()> {
