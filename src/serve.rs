@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use crate::app::{App, Shared};
+use crate::charging::time::Span;
 use crate::clock::SystemClock;
 use crate::config::{Config, Notify, StoreUrl};
 use crate::demo;
@@ -164,6 +165,9 @@ pub fn redis_settings(config: &Config, url: String) -> redis::Settings {
 pub fn notify_settings(config: &Config, own: Vec<SocketAddr>) -> anyhow::Result<notify::Settings> {
     let Notify { deadline_ms, connections_max, calls_per_target_max, ca, certificate, key, .. } = &config.notify;
     let identity = certificate.clone().zip(key.clone());
+    let defaults = notify::Settings::default();
+    // A probe waits for its place and then for its answer; before that it is not lost.
+    let probe_max = Span::from_millis(deadline_ms.saturating_mul(3)).max(defaults.breaker.probe_max);
     Ok(notify::Settings {
         allow: config.notify_allowed()?,
         own,
@@ -172,7 +176,8 @@ pub fn notify_settings(config: &Config, own: Vec<SocketAddr>) -> anyhow::Result<
         calls_per_target_max: usize::try_from(*calls_per_target_max)?,
         ca: ca.clone(),
         identity: identity.map(|(certificate, key)| notify::Identity { certificate, key }),
-        ..notify::Settings::default()
+        breaker: notify::BreakerSettings { probe_max, ..defaults.breaker },
+        ..defaults
     })
 }
 

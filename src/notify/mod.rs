@@ -52,13 +52,16 @@ pub use self::tls::TlsError;
 use crate::charging::time::Timestamp;
 use crate::clock::Clock;
 
+/// Feature 17 of TS 32.291 6.1.8 in a mask of features: redirections were negotiated.
+pub const ES3XX: u64 = 1 << 16;
+
 /// What to tell whom.
 #[derive(Clone, Copy)]
 pub struct Call<'a> {
     /// As the consumer wrote it; the request goes to exactly this.
     pub notify_uri: &'a str,
     pub notification: &'a Notification,
-    /// Feature 17 (`ES3xx`, TS 32.291 6.1.8) was negotiated for the session: a redirection is followed, once.
+    /// [`ES3XX`] was negotiated for the session: a redirection is followed, once.
     pub follows_redirections: bool,
 }
 

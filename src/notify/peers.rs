@@ -17,7 +17,7 @@ use hyper::{Request, Response};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout};
 
-use super::connect::{Connector, NoConnection, Opened, Sender};
+use super::connect::{Connector, Driver, NoConnection, Opened, Sender, Tasks};
 use super::outcome::Failure;
 use super::settings::{ConnectionLimits, Settings};
 use super::target::Origin;
@@ -194,27 +194,32 @@ const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Drives a connection to its end.
 async fn drive(
-    driver: super::connect::Driver,
-    tasks: super::connect::Tasks,
+    driver: Driver,
+    tasks: Tasks,
     peer: Arc<Peer>,
     id: u64,
     limits: ConnectionLimits,
     _room: OwnedSemaphorePermit,
 ) {
-    let look_every =
-        (limits.idle_close.min(limits.age_max) / 4).clamp(Duration::from_millis(5), Duration::from_secs(1));
-    let mut driver = pin!(driver);
-    while timeout(look_every, driver.as_mut()).await.is_err() {
-        if !peer.keeps(id, &limits) {
-            // It ends by itself when the last of its calls has, none of which takes longer than this.
-            let _ended = timeout(limits.deadline + FAREWELL, driver.as_mut()).await;
-            break;
-        }
-    }
+    while_used(driver, &peer, id, &limits).await;
     peer.forget(id);
     drop(peer);
     let _said = timeout(FAREWELL, tasks.ended()).await;
     tasks.abort();
+}
+
+/// Takes the driver, for the socket's own task says farewell only when it is gone.
+async fn while_used(driver: Driver, peer: &Peer, id: u64, limits: &ConnectionLimits) {
+    let look_every =
+        (limits.idle_close.min(limits.age_max) / 4).clamp(Duration::from_millis(5), Duration::from_secs(1));
+    let mut driver = pin!(driver);
+    while timeout(look_every, driver.as_mut()).await.is_err() {
+        if !peer.keeps(id, limits) {
+            // It ends by itself when the last of its calls has, none of which takes longer than this.
+            let _ended = timeout(limits.deadline + FAREWELL, driver.as_mut()).await;
+            return;
+        }
+    }
 }
 
 /// The use of a connection for one request.

@@ -94,7 +94,9 @@ pub(super) fn failure(error: &std::io::Error) -> Failure {
     }
     Failure::Tls(match error {
         rustls::Error::InvalidCertificate(reason) => match reason {
-            CertificateError::UnknownIssuer => "the certificate's issuer is not among those of notify.ca",
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+                "the certificate's issuer is not among those of notify.ca"
+            }
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
                 "the certificate names another host"
             }

@@ -1,6 +1,7 @@
 //! The integration tests: one binary, so that they link once.
 
 mod nchf;
+mod notify;
 mod openapi;
 mod payloads;
 mod scenarios;

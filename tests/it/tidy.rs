@@ -19,7 +19,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("demo", &["app", "charging", "transact"]),
     ("http", &["app", "charging", "config", "ledger", "store", "telemetry", "transact"]),
     ("bench", &["charging", "clock"]),
-    ("serve", &["app", "clock", "config", "demo", "http", "notify", "store"]),
+    ("serve", &["app", "charging", "clock", "config", "demo", "http", "notify", "store"]),
 ];
 
 /// Foreign crates that only one part of the tree may name.
