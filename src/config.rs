@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 use crate::charging::decide::Rules;
 use crate::charging::parts::PartialTrigger;
 use crate::charging::time::Span;
+use crate::notify::policy::Allowed;
+use crate::notify::retry::RetryPolicy;
 use crate::store::Durability;
 
 /// A setting that cannot be used: one line for an operator.
@@ -45,6 +47,7 @@ pub struct Config {
     pub store: Store,
     pub charging: Charging,
     pub timers: Timers,
+    pub notify: Notify,
     pub http: Http,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
@@ -63,6 +66,7 @@ impl Default for Config {
             store: Store::default(),
             charging: Charging::default(),
             timers: Timers::default(),
+            notify: Notify::default(),
             http: Http::default(),
             tls: None,
             admin: Admin::default(),
@@ -203,6 +207,58 @@ impl Default for Timers {
     }
 }
 
+/// Notifications to consumers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Notify {
+    /// What may be notified besides private networks: networks (`203.0.113.0/24`, `::1`) and hosts (`smf.example.com`),
+    /// where wanted with a port. An entry opens only what it names: loopback by a network of loopback addresses or a
+    /// host's name, link-local and other special addresses each by itself, ports of data bases and system services with
+    /// the port. `--demo` adds loopback.
+    pub allow: Vec<String>,
+    /// How long a notification may take in all, in milliseconds. Too small tells busy consumers again and again, too
+    /// large lets dead ones hold places.
+    pub deadline_ms: u32,
+    /// Pause after the first failed attempt, in milliseconds; it doubles with each further one.
+    pub retry_first_ms: u32,
+    /// Longest pause between two attempts, in seconds. Too large tells a consumer late that it was missed.
+    pub retry_max_secs: u32,
+    /// How long a notification is tried, in seconds. Too short gives up on a consumer that restarts, too long tells it
+    /// what nobody wants to know any more.
+    pub time_limit_secs: u32,
+    /// Notifications under way at once, and connections to consumers at once. Too small takes long after a large
+    /// event, too large takes the file descriptors of requests.
+    pub connections_max: u32,
+    /// Notifications under way at once to one consumer's address.
+    pub calls_per_target_max: u32,
+    /// PEM file of the authorities that https consumers' certificates come from; by default those that the system
+    /// trusts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca: Option<PathBuf>,
+    /// Certificate with its chain, and key, for consumers that ask who calls: PEM files, both or none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<PathBuf>,
+}
+
+impl Default for Notify {
+    fn default() -> Self {
+        Self {
+            allow: Vec::new(),
+            deadline_ms: 2000,
+            retry_first_ms: 1000,
+            retry_max_secs: 60,
+            time_limit_secs: 3600,
+            connections_max: 256,
+            calls_per_target_max: 32,
+            ca: None,
+            certificate: None,
+            key: None,
+        }
+    }
+}
+
 /// Limits of both listeners.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -332,6 +388,14 @@ impl Config {
     fn check(&self) -> Result<(), Error> {
         self.store_url()?;
         self.features()?;
+        self.notify_allowed()?;
+        if self.notify.certificate.is_some() != self.notify.key.is_some() {
+            let [there, missing] =
+                if self.notify.key.is_none() { ["certificate", "key"] } else { ["key", "certificate"] };
+            let file = self.notify.certificate.as_ref().or(self.notify.key.as_ref()).map(|file| file.display());
+            let value = file.map(|file| file.to_string()).unwrap_or_default();
+            return Err(Error::new(&format!("notify.{there}"), value, &format!("notify.{missing} is needed with it")));
+        }
         if self.store.durability == Some(Durability::Replicated) {
             return Err(Error::new("store.durability", "replicated", "allowed on Sentinel and Cluster only"));
         }
@@ -347,6 +411,12 @@ impl Config {
             ("timers.record_open_secs", u64::from(self.timers.record_open_secs.unwrap_or(1))),
             ("charging.tombstone_secs", u64::from(self.charging.tombstone_secs)),
             ("charging.quotas_max", u64::from(self.charging.quotas_max)),
+            ("notify.deadline_ms", u64::from(self.notify.deadline_ms)),
+            ("notify.retry_first_ms", u64::from(self.notify.retry_first_ms)),
+            ("notify.retry_max_secs", u64::from(self.notify.retry_max_secs)),
+            ("notify.time_limit_secs", u64::from(self.notify.time_limit_secs)),
+            ("notify.connections_max", u64::from(self.notify.connections_max)),
+            ("notify.calls_per_target_max", u64::from(self.notify.calls_per_target_max)),
             ("workers", self.workers.unwrap_or(1) as u64),
         ];
         for (key, value) in positive {
@@ -401,6 +471,30 @@ impl Config {
         let text = &self.charging.supported_features;
         u64::from_str_radix(text, 16)
             .map_err(|_| Error::new("charging.supported_features", text, "1 to 16 hexadecimal digits are needed"))
+    }
+
+    /// What may be notified besides private networks, with what `--demo` adds.
+    ///
+    /// # Errors
+    ///
+    /// One line that names the entry.
+    pub fn notify_allowed(&self) -> Result<Vec<Allowed>, Error> {
+        let read =
+            |entry: &String| entry.parse().map_err(|allowed: String| Error::new("notify.allow", entry, &allowed));
+        let mut allowed: Vec<Allowed> = self.notify.allow.iter().map(read).collect::<Result<_, _>>()?;
+        if self.demo {
+            allowed.extend(Allowed::loopback());
+        }
+        Ok(allowed)
+    }
+
+    /// When a notification that failed is tried again.
+    pub fn notify_retry(&self) -> RetryPolicy {
+        RetryPolicy {
+            first: Span::from_millis(self.notify.retry_first_ms),
+            pause_max: Span::from_secs(self.notify.retry_max_secs),
+            time_limit: Span::from_secs(self.notify.time_limit_secs),
+        }
     }
 
     /// The settings that the core decides by.
@@ -474,6 +568,12 @@ mod tests {
             ("admin_listen = \"0.0.0.0:8001\"", &["admin_listen", "0.0.0.0:8001", "admin.token"]),
             ("[charging]\nfailure_handling = \"panic\"", &["charging.failure_handling", "panic", "continue"]),
             ("[charging]\nsupported_features = \"xyz\"", &["charging.supported_features", "xyz", "hexadecimal"]),
+            ("[notify]\nallow = [\"::1\", \"10.0.0.0/33\"]", &["notify.allow = 10.0.0.0/33", "0 to 32"]),
+            ("[notify]\nallow = [\"127.0.0.1/8\"]", &["notify.allow = 127.0.0.1/8", "127.0.0.0/8"]),
+            ("[notify]\nallow = [\"http://smf\"]", &["notify.allow = http://smf", "10.0.0.0/8"]),
+            ("[notify]\ndeadline_ms = 0", &["notify.deadline_ms = 0", "above 0"]),
+            ("[notify]\nkey = \"k.pem\"", &["notify.key = k.pem", "notify.certificate"]),
+            ("[notify]\ncertificate = \"c.pem\"", &["notify.certificate = c.pem", "notify.key"]),
             ("[http]\napi_root = \"chf\"", &["http.api_root", "chf", "absolute"]),
             ("[charging]\nrecord_octets_max = 4095", &["charging.record_octets_max = 4095", "4096 to 65535"]),
             ("[charging]\nrecord_octets_max = 65536", &["charging.record_octets_max", "4096 to 65535"]),
@@ -492,6 +592,13 @@ mod tests {
                 assert!(error.contains(word), "{error} does not say {word}");
             }
         }
+    }
+
+    #[test]
+    fn the_demo_may_notify_this_machine_and_nobody_else_may() {
+        assert_eq!(Config::default().notify_allowed().unwrap(), []);
+        let demo = Config { demo: true, ..Config::default() };
+        assert_eq!(demo.notify_allowed().unwrap(), Allowed::loopback());
     }
 
     #[test]

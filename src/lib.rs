@@ -15,6 +15,7 @@ pub mod demo;
 pub mod directory;
 pub mod http;
 pub mod ledger;
+pub mod notify;
 pub mod serve;
 pub mod store;
 pub mod telemetry;

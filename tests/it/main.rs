@@ -3,6 +3,7 @@
 mod admin;
 mod cdr_file;
 mod nchf;
+mod notify;
 mod openapi;
 mod outage;
 mod payloads;
