@@ -348,7 +348,9 @@ impl Config {
         let url = &self.store.url;
         match url.split_once(':') {
             Some(("embedded", directory)) if !directory.is_empty() => Ok(StoreUrl::Embedded(directory.into())),
-            Some(("redis", rest)) if rest.starts_with("//") => Ok(StoreUrl::Redis(url.clone())),
+            Some(("redis", rest)) if rest.strip_prefix("//").is_some_and(names_a_server) => {
+                Ok(StoreUrl::Redis(url.clone()))
+            }
             _ => Err(Error::new("store.url", masked(url), "embedded:DIR or redis://host:port is needed")),
         }
     }
@@ -394,6 +396,19 @@ impl Config {
     }
 }
 
+/// Whether what follows `redis://` says where a Redis is: a host and, where they are given, a port and the number of a
+/// database. A password may hold what is not allowed elsewhere.
+fn names_a_server(rest: &str) -> bool {
+    let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    let address = authority.rsplit('@').next().unwrap_or_default();
+    let Ok(server) = address.parse::<axum::http::uri::Authority>() else { return false };
+    let has_no_port = address == server.host();
+    let database = path.split(['?', '#']).next().unwrap_or_default().trim_start_matches('/');
+    !server.host().is_empty()
+        && (has_no_port || server.port_u16().is_some())
+        && (database.is_empty() || database.parse::<u32>().is_ok())
+}
+
 /// A URL without the password that may stand in it.
 pub fn masked(url: &str) -> String {
     match (url.split_once("://"), url.rfind('@')) {
@@ -428,6 +443,11 @@ mod tests {
         for (text, says) in [
             ("listn = 1", &["listn", "unknown field", "listen"][..]),
             ("[store]\nurl = \"mysql://x\"", &["store.url", "mysql://x", "embedded:DIR"]),
+            ("[store]\nurl = \"redis://\"", &["store.url", "redis://host:port"]),
+            ("[store]\nurl = \"redis://:6379\"", &["store.url", "redis://host:port"]),
+            ("[store]\nurl = \"redis://db:x\"", &["store.url", "redis://db:x", "redis://host:port"]),
+            ("[store]\nurl = \"redis://chf:secret@db:70000/0\"", &["store.url", "***@db:70000/0", "redis://host:port"]),
+            ("[store]\nurl = \"redis://db/first\"", &["store.url", "redis://db/first", "redis://host:port"]),
             ("[store]\ndeadline_ms = \"a\"", &["store.deadline_ms", "u32"]),
             ("[store]\ndeadline_ms = 0", &["store.deadline_ms = 0", "above 0"]),
             ("listen = \"here\"", &["listen", "invalid socket address"]),
