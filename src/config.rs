@@ -256,7 +256,7 @@ pub struct Overrides {
     pub admin_listen: Option<String>,
     pub store: Option<String>,
     pub instance_id: Option<String>,
-    pub demo: bool,
+    pub demo: Option<String>,
     pub admin_token: Option<String>,
 }
 
@@ -284,7 +284,9 @@ impl Config {
             let id = text.parse().map_err(|_| Error::new("instance_id", &text, "a UUID is needed"))?;
             config.instance_id = Some(id);
         }
-        config.demo |= overrides.demo;
+        if let Some(text) = overrides.demo {
+            config.demo = switch("demo", &text)?;
+        }
         config.admin.token = overrides.admin_token.or(config.admin.token);
         config.check()?;
         Ok(config)
@@ -419,6 +421,15 @@ pub fn masked(url: &str) -> String {
 
 fn address(key: &str, text: &str) -> Result<SocketAddr, Error> {
     text.parse().map_err(|_| Error::new(key, text, "an address with a port is needed, such as 127.0.0.1:8000"))
+}
+
+/// What people write for yes and no.
+fn switch(key: &str, text: &str) -> Result<bool, Error> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "yes" | "on" | "1" => Ok(true),
+        "false" | "no" | "off" | "0" => Ok(false),
+        _ => Err(Error::new(key, text, "true or false is needed")),
+    }
 }
 
 /// TOML's messages draw the place over several lines; an operator's log has one.
