@@ -340,7 +340,7 @@ pub struct Overrides {
     pub admin_listen: Option<String>,
     pub store: Option<String>,
     pub instance_id: Option<String>,
-    pub demo: bool,
+    pub demo: Option<String>,
     pub admin_token: Option<String>,
 }
 
@@ -368,7 +368,9 @@ impl Config {
             let id = text.parse().map_err(|_| Error::new("instance_id", &text, "a UUID is needed"))?;
             config.instance_id = Some(id);
         }
-        config.demo |= overrides.demo;
+        if let Some(text) = overrides.demo {
+            config.demo = switch("demo", &text)?;
+        }
         config.admin.token = overrides.admin_token.or(config.admin.token);
         config.check()?;
         Ok(config)
@@ -453,7 +455,9 @@ impl Config {
         let url = &self.store.url;
         match url.split_once(':') {
             Some(("embedded", directory)) if !directory.is_empty() => Ok(StoreUrl::Embedded(directory.into())),
-            Some(("redis", rest)) if rest.starts_with("//") => Ok(StoreUrl::Redis(url.clone())),
+            Some(("redis", rest)) if rest.strip_prefix("//").is_some_and(names_a_server) => {
+                Ok(StoreUrl::Redis(url.clone()))
+            }
             _ => Err(Error::new("store.url", masked(url), "embedded:DIR or redis://host:port is needed")),
         }
     }
@@ -528,6 +532,19 @@ impl Config {
     }
 }
 
+/// Whether what follows `redis://` says where a Redis is: a host and, where they are given, a port and the number of a
+/// database. A password may hold what is not allowed elsewhere.
+fn names_a_server(rest: &str) -> bool {
+    let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    let address = authority.rsplit('@').next().unwrap_or_default();
+    let Ok(server) = address.parse::<axum::http::uri::Authority>() else { return false };
+    let has_no_port = address == server.host();
+    let database = path.split(['?', '#']).next().unwrap_or_default().trim_start_matches('/');
+    !server.host().is_empty()
+        && (has_no_port || server.port_u16().is_some())
+        && (database.is_empty() || database.parse::<u32>().is_ok())
+}
+
 /// A URL without the password that may stand in it.
 pub fn masked(url: &str) -> String {
     match (url.split_once("://"), url.rfind('@')) {
@@ -538,6 +555,15 @@ pub fn masked(url: &str) -> String {
 
 fn address(key: &str, text: &str) -> Result<SocketAddr, Error> {
     text.parse().map_err(|_| Error::new(key, text, "an address with a port is needed, such as 127.0.0.1:8000"))
+}
+
+/// What people write for yes and no.
+fn switch(key: &str, text: &str) -> Result<bool, Error> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "yes" | "on" | "1" => Ok(true),
+        "false" | "no" | "off" | "0" => Ok(false),
+        _ => Err(Error::new(key, text, "true or false is needed")),
+    }
 }
 
 /// TOML's messages draw the place over several lines; an operator's log has one.
@@ -562,6 +588,11 @@ mod tests {
         for (text, says) in [
             ("listn = 1", &["listn", "unknown field", "listen"][..]),
             ("[store]\nurl = \"mysql://x\"", &["store.url", "mysql://x", "embedded:DIR"]),
+            ("[store]\nurl = \"redis://\"", &["store.url", "redis://host:port"]),
+            ("[store]\nurl = \"redis://:6379\"", &["store.url", "redis://host:port"]),
+            ("[store]\nurl = \"redis://db:x\"", &["store.url", "redis://db:x", "redis://host:port"]),
+            ("[store]\nurl = \"redis://chf:secret@db:70000/0\"", &["store.url", "***@db:70000/0", "redis://host:port"]),
+            ("[store]\nurl = \"redis://db/first\"", &["store.url", "redis://db/first", "redis://host:port"]),
             ("[store]\ndeadline_ms = \"a\"", &["store.deadline_ms", "u32"]),
             ("[store]\ndeadline_ms = 0", &["store.deadline_ms = 0", "above 0"]),
             ("listen = \"here\"", &["listen", "invalid socket address"]),

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::builder::BoolishValueParser;
 use clap::{Args, Parser, Subcommand};
 use nchf::config::{Config, Overrides, StoreUrl};
 use nchf::serve::{self, Instance};
@@ -91,8 +90,8 @@ struct Settings {
     #[arg(long, env = "NCHF_INSTANCE_ID", global = true)]
     instance_id: Option<String>,
     /// Provisions the demo data where it is missing.
-    #[arg(long, env = "NCHF_DEMO", global = true, value_parser = BoolishValueParser::new())]
-    demo: bool,
+    #[arg(long, env = "NCHF_DEMO", global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "true|false")]
+    demo: Option<String>,
     /// Bearer token of the operator's side.
     #[arg(long, env = "NCHF_ADMIN_TOKEN", global = true, hide_env_values = true, hide = true)]
     admin_token: Option<String>,

@@ -70,4 +70,25 @@ fn a_switch_in_the_environment_is_what_people_write() {
         let printed = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success() && printed.contains(shown), "NCHF_DEMO={value}: {printed}");
     }
+    let output = nchf(&["serve"]).env("NCHF_DEMO", "perhaps").output().unwrap();
+    says(&output, 2, "demo = perhaps: true or false is needed");
+}
+
+#[test]
+fn a_switch_comes_from_its_flag_then_from_the_environment_then_from_the_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("nchf.toml");
+    std::fs::write(&file, "demo = true\n").unwrap();
+    let file = file.to_str().unwrap();
+    let shown = |arguments: &[&str], variable: Option<&str>| {
+        let output = nchf(&[&["config", "print", "--config", file], arguments].concat())
+            .envs(variable.map(|value| ("NCHF_DEMO", value)))
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&output.stdout).lines().find(|line| line.starts_with("demo")).unwrap().to_owned()
+    };
+    assert_eq!(shown(&[], None), "demo = true");
+    assert_eq!(shown(&[], Some("false")), "demo = false");
+    assert_eq!(shown(&["--demo"], Some("false")), "demo = true");
+    assert_eq!(shown(&["--demo=false"], Some("true")), "demo = false");
 }
