@@ -76,6 +76,15 @@ impl App {
         Ok(Cdr::of_journal(reference, &journal))
     }
 
+    /// All entries of a session's journal, in order.
+    pub async fn session_journal(
+        &self,
+        account: AccountKey,
+        reference: &ChargingDataRef,
+    ) -> Result<Vec<Entry>, store::Error> {
+        self.journal(&JournalKey::Session(account, reference.clone())).await
+    }
+
     async fn journal(&self, key: &JournalKey) -> Result<Vec<Entry>, store::Error> {
         self.store.journal(key).await?.iter().map(|bytes| record::decode(bytes)).collect()
     }

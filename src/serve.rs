@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 use crate::app::{App, Shared};
 use crate::charging::time::Span;
@@ -16,10 +18,12 @@ use crate::http::health::Draining;
 use crate::http::nchf::{self, Nchf};
 use crate::http::operator;
 use crate::http::server::{Server, Settings, Tls, TlsFiles, Workers};
-use crate::notify;
+use crate::notify::{self, Notifier};
 use crate::store::embedded::{self, EmbeddedStore};
 use crate::store::redis::{self, RedisStore};
 use crate::store::{self, RefCodec, Store};
+use crate::workers;
+use crate::workers::notifications::Notifications;
 
 /// A running instance.
 pub struct Instance {
@@ -29,7 +33,39 @@ pub struct Instance {
     draining: Draining,
     drain: Duration,
     store: Opener,
+    background: Background,
 }
+
+/// The workers, on a thread of their own with its own connections to the store, so that requests do not wait for them.
+struct Background {
+    threads: Workers,
+    stop: oneshot::Sender<()>,
+    ended: JoinHandle<()>,
+}
+
+impl Background {
+    async fn start(config: &Config, opener: Opener, shared: Arc<Shared>, own: Vec<SocketAddr>) -> anyhow::Result<Self> {
+        let threads = Workers::start(1)?;
+        let store = threads.build(|_| opener.clone().open()).await?.remove(0);
+        let notifier = Notifier::new(notify_settings(config, own)?, Arc::clone(&shared.clock))?;
+        let work = workers::Workers {
+            app: App { store, shared },
+            notifications: Notifications::new(notifier, config.notify_retry()),
+        };
+        let (stop, stopped) = oneshot::channel();
+        let ended = threads.first().spawn(work.run(stopped));
+        Ok(Self { threads, stop, ended })
+    }
+
+    /// Ends after the work of one round. What is not done then is done by another instance, or after the next start.
+    async fn stop(self) {
+        let _told = self.stop.send(());
+        let _ended = tokio::time::timeout(BACKGROUND_ENDS_WITHIN, self.ended).await;
+        self.threads.stop();
+    }
+}
+
+const BACKGROUND_ENDS_WITHIN: Duration = Duration::from_secs(5);
 
 impl Instance {
     /// Opens the store, provisions what the configuration asks for, and listens.
@@ -88,8 +124,10 @@ impl Instance {
         let routes = apps.into_iter().map(nchf::routes).collect();
         let nchf = workers.listen(config.listen, tls, limits.clone(), routes).await?;
         let operator = workers.listen(config.admin_listen, None, limits, vec![operator_routes]).await?;
+        let own = vec![nchf.address(), operator.address()];
+        let background = Background::start(config, opener.clone(), shared, own).await?;
         let drain = Duration::from_secs(u64::from(config.http.drain_secs));
-        Ok(Self { workers, nchf, operator, draining, drain, store: opener })
+        Ok(Self { workers, nchf, operator, draining, drain, store: opener, background })
     }
 
     /// Where the Nchf services are.
@@ -122,6 +160,7 @@ impl Instance {
             );
         }
         self.operator.drain(Duration::from_secs(1)).await;
+        self.background.stop().await;
         self.workers.stop();
     }
 }

@@ -22,6 +22,12 @@ pub struct Metrics {
     pub replays: Family<OperationLabel, Counter>,
     pub conflicts: Counter,
     pub store_errors: Family<StoreErrorLabel, Counter>,
+    /// Seconds by which timers are performed late.
+    pub timer_lag: Histogram,
+    pub notifications: Family<NotificationLabels, Counter>,
+    pub index_drift: Counter,
+    pub cdrs: Counter,
+    pub cdr_files: Counter,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -42,9 +48,18 @@ pub struct ResultLabel {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct NotificationLabels {
+    pub notification: &'static str,
+    pub outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct StoreErrorLabel {
     pub kind: &'static str,
 }
+
+/// From a look at the partitions to a lease of a claim.
+const LAG_BUCKETS: [f64; 8] = [0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0];
 
 /// From a quarter of a millisecond, which is a request on an idle machine, to beyond every deadline.
 const LATENCY_BUCKETS: [f64; 12] = [0.00025, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 3.0];
@@ -58,6 +73,11 @@ impl Default for Metrics {
             replays: Family::default(),
             conflicts: Counter::default(),
             store_errors: Family::default(),
+            timer_lag: Histogram::new(LAG_BUCKETS),
+            notifications: Family::default(),
+            index_drift: Counter::default(),
+            cdrs: Counter::default(),
+            cdr_files: Counter::default(),
         }
     }
 }
@@ -65,7 +85,7 @@ impl Default for Metrics {
 impl Metrics {
     /// All metrics under the prefix `nchf`, for one exposition.
     pub fn registry(&self) -> Registry {
-        let Self { requests, latency, results, replays, conflicts, store_errors } = self;
+        let Self { requests, latency, results, replays, conflicts, store_errors, .. } = self;
         let mut registry = Registry::with_prefix("nchf");
         registry.register("requests", "Charging requests answered, by operation, status and cause", requests.clone());
         registry.register_with_unit(
@@ -77,6 +97,20 @@ impl Metrics {
         registry.register("rating_group_results", "Results of rating groups, by result code", results.clone());
         registry.register("replays", "Requests that had been answered before, by operation", replays.clone());
         registry.register("conflicts", "Commits decided again because an account had changed", conflicts.clone());
+        registry.register_with_unit(
+            "timer_lag",
+            "By how much timers are performed late",
+            Unit::Seconds,
+            self.timer_lag.clone(),
+        );
+        registry.register("notifications", "Attempts to notify consumers, by outcome", self.notifications.clone());
+        registry.register(
+            "index_drift",
+            "Sessions that an index had lost and the sweep put back",
+            self.index_drift.clone(),
+        );
+        registry.register("cdrs", "Records that are in published files", self.cdrs.clone());
+        registry.register("cdr_files", "Published record files", self.cdr_files.clone());
         registry.register("store_errors", "Failures of the store, by kind", store_errors.clone());
         registry
     }

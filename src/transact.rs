@@ -10,7 +10,8 @@ use crate::charging::decide::{Command, Context, decide};
 use crate::charging::decision::{
     Answer, Changes, Decision, IndexChange, Listed, Outgoing, Rejection, SessionChange, Timer,
 };
-use crate::charging::ids::{AccountId, ChargingDataRef};
+use crate::charging::ids::{AccountId, ChargingDataRef, RatingGroup, TariffPlanId};
+use crate::charging::journal::AbortReason;
 use crate::charging::maintain::{Maintenance, maintain};
 use crate::charging::money::Amount;
 use crate::charging::operator::{self, Refusal};
@@ -18,8 +19,8 @@ use crate::charging::session::{ChargingSession, Operation, Service};
 use crate::charging::time::Timestamp;
 use crate::store::partition::KeyedHash;
 use crate::store::{
-    self, AccountKey, Applied, Commit, Document, IndexKey, IndexWrite, Listing, Load, Queue, SessionWrite, Snapshot,
-    TimerWrite, Version, record,
+    self, AccountKey, Applied, Commit, Document, IndexKey, IndexWrite, List, Listing, Load, Partition, Queue,
+    SessionWrite, Snapshot, TimerWrite, Version, record,
 };
 
 /// An answer, with the session it speaks of.
@@ -78,6 +79,9 @@ impl Asked<'_> {
         }
     }
 }
+
+/// Sessions of a list looked at in one go.
+const PAGE: usize = 200;
 
 /// Attempts of one operation. With the account's turn held, only other instances can conflict.
 const ATTEMPTS: u32 = 16;
@@ -197,6 +201,49 @@ impl App {
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Maintains each open session of a list for which `cause` finds one.
+    pub async fn maintain_each(
+        &self,
+        list: &List,
+        cause: impl Fn(&ChargingSession) -> Option<Maintenance>,
+    ) -> Result<(), Failure> {
+        let mut cursor: Option<Box<str>> = None;
+        loop {
+            let page = self.store.list(list, cursor.as_deref(), PAGE).await?;
+            for reference in page.items.into_iter().map(ChargingDataRef::new) {
+                let session = self.session(&reference).await?;
+                if let Some(cause) = session.as_ref().and_then(&cause) {
+                    self.maintain(&reference, &cause).await?;
+                }
+            }
+            match page.next {
+                Some(next) => cursor = Some(next),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Ends the sessions that a subscriber pays for. Safe to repeat: a session is told once.
+    pub async fn abort_sessions_of(&self, subscriber: &Subscriber, reason: AbortReason) -> Result<(), Failure> {
+        let list = List::OpenSessionsOf(self.shared.refs.account_key(&subscriber.account));
+        let is_paid_by =
+            |session: &ChargingSession| session.payer.as_ref().is_some_and(|payer| payer.subscriber == subscriber.id);
+        self.maintain_each(&list, |session| is_paid_by(session).then_some(Maintenance::Abort { reason })).await
+    }
+
+    /// Asks for new quota wherever one of these rating groups was granted by an older version of the plan.
+    pub async fn reauthorize_plan(&self, plan: &TariffPlanId, changed: &[RatingGroup]) -> Result<(), Failure> {
+        let cause = |session: &ChargingSession| {
+            session.payer.as_ref().filter(|payer| payer.plan == *plan)?;
+            let groups: Vec<_> = session.granted_groups().filter(|group| changed.contains(group)).collect();
+            (!groups.is_empty()).then_some(Maintenance::Reauthorize { groups: Some(groups) })
+        };
+        for partition in Partition::all() {
+            self.maintain_each(&List::OpenSessions(partition), cause).await?;
+        }
+        Ok(())
     }
 
     /// The session behind a reference, open or closed, as long as its document lives.

@@ -197,6 +197,16 @@ impl<F: Files> Directory<F> {
         Ok(())
     }
 
+    /// Throws away the file under way: its records are somebody else's, or are to be appended afresh.
+    ///
+    /// # Errors
+    ///
+    /// The file is not kept all the same.
+    pub fn abandon(&mut self) -> Result<(), Error> {
+        self.is_in_doubt |= self.open.is_some();
+        self.settle()
+    }
+
     /// Whether the file under way should be closed now, and why.
     pub fn is_full(&self, now: Timestamp) -> Option<Closure> {
         let open = self.open.as_ref()?;

@@ -60,6 +60,13 @@ pub struct Rules {
     pub refuse_create_without_credit: bool,
 }
 
+impl Rules {
+    /// How long an open session's document lives after each write.
+    pub fn open_life(&self) -> Span {
+        self.supervision.plus(self.document_margin)
+    }
+}
+
 /// A charging request, with the session it speaks of.
 pub enum Command<'a> {
     Create(Box<Create<'a>>),

@@ -391,6 +391,11 @@ impl ChargingSession {
         }
     }
 
+    /// Rating groups that hold a grant, each once for each quota of it.
+    pub fn granted_groups(&self) -> impl Iterator<Item = RatingGroup> + '_ {
+        self.quotas.iter().filter(|quota| quota.grant.is_some()).map(|quota| quota.key.rating_group)
+    }
+
     /// Some quota of the rating group holds a grant, or held one that expired before its usage was reported.
     pub fn holds_grant(&self, rating_group: RatingGroup) -> bool {
         let of_group = self.quotas.iter().filter(|quota| quota.key.rating_group == rating_group);

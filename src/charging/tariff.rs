@@ -106,6 +106,16 @@ pub struct Tier {
     pub price: Price,
 }
 
+impl TariffPlan {
+    /// Rating groups whose tariff is another one than in an older version.
+    pub fn changed_since(&self, older: &Self) -> Vec<RatingGroup> {
+        let before = |group| older.tariffs.iter().find(|tariff| tariff.rating_group == group);
+        let has_changed =
+            |tariff: &&Tariff| before(tariff.rating_group).is_none_or(|before| before.rule != tariff.rule);
+        self.tariffs.iter().filter(has_changed).map(|tariff| tariff.rating_group).collect()
+    }
+}
+
 /// What the consumer shall do when the last grant is used up (TS 32.291 `FinalUnitIndication`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FinalUnit {

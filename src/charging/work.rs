@@ -188,7 +188,7 @@ impl<'a> Work<'a> {
         }
         let lives_for = match self.session.is_closed() {
             true => rules.tombstone,
-            false => rules.supervision.plus(rules.document_margin),
+            false => rules.open_life(),
         };
         Sealed { entry, timer: timer(&mut self.session, rules), lives_for }
     }

@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::extract::{Path, State};
+use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -12,6 +13,8 @@ use super::{Answer, not_found};
 use crate::app::App;
 use crate::charging::decision::ResultCode;
 use crate::charging::ids::{ChargingDataRef, SubscriberId};
+use crate::charging::journal::AbortReason;
+use crate::charging::maintain::Maintenance;
 use crate::charging::money::{Amount, BalanceUnit};
 use crate::charging::session::{ChargingSession, Quota, Service, SessionState};
 use crate::http::nchf::render::date_time;
@@ -147,7 +150,7 @@ impl SessionBody {
             },
             opened_at: date_time(session.opened_at),
             updated_at: date_time(session.updated_at),
-            expires_at: date_time(session.expires_at(rules.tombstone, rules.supervision.plus(rules.document_margin))),
+            expires_at: date_time(session.expires_at(rules.tombstone, rules.open_life())),
             consumer: ConsumerBody {
                 node_functionality: session.consumer.functionality.to_string(),
                 name: session.consumer.name.as_deref().map(ToOwned::to_owned),
@@ -238,4 +241,55 @@ pub async fn get_charging_session(State(app): State<App>, Path(reference): Path<
     let found = app.session(&ChargingDataRef::new(reference)).await?;
     let session = found.ok_or_else(|| not_found("no such charging session"))?;
     Ok(Json(SessionBody::new(&app, &session)))
+}
+
+/// Asks the consumer to report and to ask for quota again, for all rating groups of the session.
+#[utoipa::path(
+    post, path = "/charging-sessions/{ref}/reauthorize", tag = "Charging sessions",
+    params(("ref" = String, Path, description = "The ChargingDataRef")),
+    responses(
+        (status = 202, description = "The consumer is being told", body = SessionBody),
+        (status = 404, description = "No such session", body = ProblemDetails),
+        (status = 409, description = "The session has ended or is ending, or its consumer cannot be told", body = ProblemDetails),
+    ),
+)]
+pub async fn reauthorize_charging_session(
+    State(app): State<App>,
+    Path(reference): Path<String>,
+) -> Answer<(StatusCode, Json<SessionBody>)> {
+    maintained(&app, reference, Maintenance::Reauthorize { groups: None }).await
+}
+
+/// Tells the consumer to end the session. From now on usage is charged and nothing is granted; without a Release in
+/// time the session is closed all the same.
+#[utoipa::path(
+    post, path = "/charging-sessions/{ref}/abort", tag = "Charging sessions",
+    params(("ref" = String, Path, description = "The ChargingDataRef")),
+    responses(
+        (status = 202, description = "The consumer is being told, or, where it cannot be, the session is closed", body = SessionBody),
+        (status = 404, description = "No such session", body = ProblemDetails),
+        (status = 409, description = "The session has ended or is ending", body = ProblemDetails),
+    ),
+)]
+pub async fn abort_charging_session(
+    State(app): State<App>,
+    Path(reference): Path<String>,
+) -> Answer<(StatusCode, Json<SessionBody>)> {
+    maintained(&app, reference, Maintenance::Abort { reason: AbortReason::Operator }).await
+}
+
+async fn maintained(app: &App, reference: String, cause: Maintenance) -> Answer<(StatusCode, Json<SessionBody>)> {
+    let reference = ChargingDataRef::new(reference);
+    let is_done = app.maintain(&reference, &cause).await?;
+    let session = app.session(&reference).await?.ok_or_else(|| not_found("no such charging session"))?;
+    if !is_done {
+        let why = match (&session.state, &session.notify_uri) {
+            (SessionState::Closed { .. }, _) => "the session has ended",
+            (SessionState::Aborting { .. }, _) => "the consumer has been told to end the session",
+            (_, None) => "the consumer named no notifyUri",
+            (_, Some(_)) => "the session has no rating group",
+        };
+        return Err(ProblemDetails::new(StatusCode::CONFLICT, "MODIFICATION_NOT_ALLOWED").with_detail(why));
+    }
+    Ok((StatusCode::ACCEPTED, Json(SessionBody::new(app, &session))))
 }

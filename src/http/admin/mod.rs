@@ -70,6 +70,8 @@ fn api() -> OpenApiRouter<App> {
         .routes(routes!(accounts::list_entries))
         .routes(routes!(charging_sessions::list_charging_sessions))
         .routes(routes!(charging_sessions::get_charging_session))
+        .routes(routes!(charging_sessions::reauthorize_charging_session))
+        .routes(routes!(charging_sessions::abort_charging_session))
         .routes(routes!(tariff_plans::list_tariff_plans))
         .routes(routes!(tariff_plans::put_tariff_plan, tariff_plans::get_tariff_plan))
         .routes(routes!(cdrs::list_cdrs))

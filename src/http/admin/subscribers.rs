@@ -12,6 +12,7 @@ use super::{Answer, not_found};
 use crate::app::App;
 use crate::charging::command::Subscriber;
 use crate::charging::ids::{AccountId, SubscriberId, TariffPlanId};
+use crate::charging::journal::AbortReason;
 use crate::charging::tariff::FinalUnit;
 use crate::http::problem::ProblemDetails;
 
@@ -189,7 +190,7 @@ impl From<&Subscriber> for SubscriberBody {
     }
 }
 
-/// Creates a subscriber or replaces it.
+/// Creates a subscriber or replaces it. Open sessions of one that is blocked are aborted.
 #[utoipa::path(
     put, path = "/subscribers/{supi}", tag = "Subscribers",
     params(("supi" = String, Path, description = "SUPI, or whatever identifier requests will name", example = "imsi-001010000000001")),
@@ -235,6 +236,9 @@ pub async fn put_subscriber(
         final_unit: body.final_unit.as_ref().map(Into::into),
     };
     let is_new = app.put_subscriber(&subscriber).await?;
+    if subscriber.blocked {
+        app.abort_sessions_of(&subscriber, AbortReason::SubscriberBlocked).await?;
+    }
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json((&subscriber).into())))
 }
@@ -253,7 +257,7 @@ pub async fn get_subscriber(State(app): State<App>, Path(supi): Path<String>) ->
     Ok(Json((&subscriber).into()))
 }
 
-/// Forgets a subscriber, found as by GET. Account and open sessions stay.
+/// Forgets a subscriber, found as by GET, and aborts its open sessions. The account stays.
 #[utoipa::path(
     delete, path = "/subscribers/{supi}", tag = "Subscribers",
     params(("supi" = String, Path, description = "SUPI, GPSI or another identifier", example = "imsi-001010000001000")),
@@ -264,6 +268,8 @@ pub async fn get_subscriber(State(app): State<App>, Path(supi): Path<String>) ->
 )]
 pub async fn delete_subscriber(State(app): State<App>, Path(supi): Path<String>) -> Answer<StatusCode> {
     let subscriber = app.subscriber(&supi).await?.ok_or_else(|| not_found("no such subscriber"))?;
+    // First the sessions: were this call cut off in between, it could not be repeated for a subscriber that is gone.
+    app.abort_sessions_of(&subscriber, AbortReason::SubscriberDeleted).await?;
     app.delete_subscriber(&subscriber).await?;
     Ok(StatusCode::NO_CONTENT)
 }

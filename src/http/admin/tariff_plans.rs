@@ -408,7 +408,7 @@ fn time_of_day(minute: u16) -> String {
     format!("{:02}:{:02}", minute / 60, minute % 60)
 }
 
-/// Creates a plan or its next version.
+/// Creates a plan or its next version. Sessions with quota by a changed tariff are asked for new one.
 #[utoipa::path(
     put, path = "/tariff-plans/{id}", tag = "Tariff plans",
     // Not the plan of the demo data, which whoever tries this out goes on using.
@@ -467,9 +467,25 @@ pub async fn put_tariff_plan(
         let reason = "expected 1 to 64 letters, digits, '-', '_' or '.'";
         return Err(ProblemDetails::incorrect(Vec::new()).with_param("id", reason));
     }
-    let (plan, is_new) = app.put_tariff_plan(&plan_of(TariffPlanId::new(id), &body)?).await?;
+    let plan = plan_of(TariffPlanId::new(id), &body)?;
+    let before = app.tariff_plan(&plan.id).await?;
+    let (plan, is_new) = app.put_tariff_plan(&plan).await?;
+    let changed = before.map(|before| plan.changed_since(&before)).unwrap_or_default();
+    if !changed.is_empty() {
+        reauthorize(app, plan.id.clone(), changed);
+    }
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json((&plan).into())))
+}
+
+/// Goes through all open sessions, which may take a while: nobody waits for it. A session that is missed, because this
+/// instance ends meanwhile, follows the new version from its next grant on.
+fn reauthorize(app: App, plan: TariffPlanId, changed: Vec<RatingGroup>) {
+    tokio::spawn(async move {
+        if let Err(failure) = app.reauthorize_plan(&plan, &changed).await {
+            tracing::warn!(%plan, ?failure, "not all sessions were asked to follow the changed plan at once");
+        }
+    });
 }
 
 /// The newest version of a plan.
