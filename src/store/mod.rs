@@ -94,7 +94,8 @@ pub struct SessionWrite {
     pub timer: TimerWrite,
     pub listing: Listing,
     /// Appended to the session's journal, which is kept for ever until [`Store::retire`] gives it an end. A journal
-    /// that has one keeps it; after that end, what is appended begins a new journal that is kept for ever.
+    /// that has one keeps it, whatever is appended; after it, what is appended begins a new journal that is kept for
+    /// ever.
     pub journal: Option<Bytes>,
 }
 
@@ -146,7 +147,7 @@ pub struct Due {
 /// other kind of work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Queue {
-    /// Records that can be written.
+    /// Records that can be written. A store from before there were two outboxes may hold notifications here, too.
     Records,
     /// What network functions have to be told.
     Notifications,

@@ -53,7 +53,8 @@ impl Workers {
         }
     }
 
-    async fn round(&self, first: usize, sweep: &mut sweep::Sweep) -> Result<(), store::Error> {
+    /// Looks at all partitions once and does what it finds; goes on with the sweep.
+    pub async fn round(&self, first: usize, sweep: &mut sweep::Sweep) -> Result<(), store::Error> {
         let mut partitions: Vec<_> = Partition::all().collect();
         let length = partitions.len();
         partitions.rotate_left(first % length);

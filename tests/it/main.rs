@@ -13,3 +13,4 @@ mod server;
 mod store;
 mod support;
 mod tidy;
+mod workers;

@@ -20,7 +20,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("demo", &["app", "charging", "transact"]),
     ("http", &["app", "cdr_file", "charging", "config", "ledger", "store", "telemetry", "transact"]),
     ("bench", &["charging", "clock"]),
-    ("serve", &["app", "charging", "clock", "config", "demo", "http", "notify", "store"]),
+    ("workers", &["app", "cdr_file", "charging", "notify", "store", "telemetry", "transact"]),
+    ("serve", &["app", "charging", "clock", "config", "demo", "http", "notify", "store", "workers"]),
 ];
 
 /// Foreign crates that only one part of the tree may name.

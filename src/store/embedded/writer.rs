@@ -71,7 +71,9 @@ pub(super) struct Sequence {
 
 impl Sequence {
     fn take(&mut self, meta: &mut Lazy<'_, &'static str, &'static [u8]>) -> Result<u64, redb::Error> {
-        if self.next == self.limit {
+        // Long before the block is used up: where a commit is answered before it is durable, a crash must not take back
+        // that the numbers were set aside, when somebody may already have read an entry that has one of them.
+        if self.limit - self.next <= SEQUENCE_BLOCK / 2 {
             self.limit += SEQUENCE_BLOCK;
             meta.table()?.insert(tables::META_SEQUENCE, &self.limit.to_be_bytes()[..])?;
         }

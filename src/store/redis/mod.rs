@@ -145,8 +145,8 @@ impl RedisStore {
         }
     }
 
-    /// Those of the closed sessions that have a journal; takes the others out of the listings. That they are still
-    /// there is no more than late: whoever appends to a journal that has ended begins a new one, and is not listed.
+    /// Those of the closed sessions that have a journal; takes the others out of the listings. No step has to hold look
+    /// and removal together: a journal that has ended never comes back, and one that begins anew need not be listed.
     async fn kept(&self, partition: Partition, sessions: Vec<Box<str>>) -> Result<Vec<Box<str>>, Error> {
         if sessions.is_empty() {
             return Ok(sessions);
@@ -188,6 +188,7 @@ impl RedisStore {
         self.kept(partition, sessions).await.map(drop)
     }
 
+    /// Writes or deletes a reference document, over whatever was deleted beside it meanwhile.
     async fn put(
         &self,
         kind: ReferenceKind,

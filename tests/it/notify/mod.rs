@@ -3,7 +3,7 @@
 //! Deadlines are shortened and only ever checked to be kept eventually: no test fails because the machine is slow.
 
 mod addresses;
-mod stub;
+pub mod stub;
 
 use std::io::ErrorKind;
 use std::sync::Arc;

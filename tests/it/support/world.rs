@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 
 pub struct World {
+    pub app: App,
     clock: ManualClock,
     router: Router,
 }
@@ -58,7 +59,7 @@ impl World {
         let charging: Charging = config.charging;
         let settings = Arc::new(Settings { charging, api_root: config.http.api_root, is_tls: false });
         let router = services::routes(Nchf { app: app.clone(), settings }).merge(admin::routes(app.clone()));
-        Self { clock, router }
+        Self { app, clock, router }
     }
 
     pub fn tick(&self, secs: u32) {

@@ -607,6 +607,31 @@ async fn a_file_of_format_1_is_read_and_becomes_one_of_format_2() {
 }
 
 #[tokio::test]
+async fn numbers_are_set_aside_long_before_they_are_given() {
+    let disk = Disk::default();
+    let store = open_disk(&disk, Durability::Memory).unwrap();
+    store.commit(&update(account(1), 0)).await.unwrap();
+    let set_aside = |store: &EmbeddedStore| {
+        let found = store.read(|view| Ok(view.transaction.open_table(tables::META)?.get(tables::META_SEQUENCE)?));
+        found.unwrap().map(|limit| open::number(limit.value()).unwrap()).unwrap()
+    };
+    let before = set_aside(&store);
+    // Half a block of numbers, none of them kept.
+    let entries = vec![(Queue::Records, Bytes::new()); 1 << 16];
+    for version in 1..=8 {
+        let mut commit = update(account(1), version);
+        commit.outbox.clone_from(&entries);
+        store.commit(&commit).await.unwrap();
+        let ids: Vec<OutboxId> = {
+            let found = store.outbox(account(1).partition(), Queue::Records, None, 1 << 17).await.unwrap();
+            found.into_iter().map(|(id, _)| id).collect()
+        };
+        store.acknowledge(account(1).partition(), Queue::Records, &ids).await.unwrap();
+    }
+    assert_eq!(set_aside(&store), before + writer::SEQUENCE_BLOCK);
+}
+
+#[tokio::test]
 async fn a_lease_lives_in_memory() {
     let disk = Disk::default();
     let store = open_disk(&disk, Durability::Fsync).unwrap();

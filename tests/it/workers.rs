@@ -1,0 +1,224 @@
+//! What happens between messages, by the workers of an instance: time passes, operators act, consumers answer.
+
+use axum::body::Body;
+use axum::http::Method;
+use nchf::clock::SystemClock;
+use nchf::notify::retry::RetryPolicy;
+use nchf::notify::{Notifier, policy::Allowed};
+use nchf::workers::Workers;
+use nchf::workers::notifications::Notifications;
+use nchf::workers::sweep::Sweep;
+use serde_json::{Value, json};
+
+use crate::notify::stub::{Says, Stub};
+use crate::support::world::request;
+use crate::support::{Answer, World};
+
+/// A world with workers, which do a round when they are told to.
+struct Running {
+    world: World,
+    workers: Workers,
+    sweep: Sweep,
+}
+
+impl Running {
+    async fn new() -> Self {
+        let world = World::new().await;
+        let settings = nchf::notify::Settings { allow: Allowed::loopback().into(), ..Default::default() };
+        let notifier = Notifier::new(settings, std::sync::Arc::new(SystemClock)).unwrap();
+        let notifications = Notifications::new(notifier, RetryPolicy::default());
+        let workers = Workers { app: world.app.clone(), notifications };
+        Self { world, workers, sweep: Sweep::default() }
+    }
+
+    async fn round(&mut self) {
+        self.workers.round(0, &mut self.sweep).await.unwrap();
+    }
+
+    /// Rounds until something holds: deliveries take their time.
+    async fn until(&mut self, what: &str, condition: impl AsyncFn(&World) -> bool) {
+        for _ in 0..500 {
+            self.round().await;
+            if condition(&self.world).await {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        panic!("this does not happen: {what}");
+    }
+
+    async fn state(&self, session: &Answer) -> String {
+        let answer = self.world.get(&format!("/admin/v1/charging-sessions/{}", session.reference())).await;
+        answer.json()["state"].as_str().unwrap().to_owned()
+    }
+}
+
+fn asks(number: u32, notify_uri: &str) -> Value {
+    let usage = json!([{ "ratingGroup": 10, "requestedUnit": {} }]);
+    request(number, json!({ "multipleUnitUsage": usage, "notifyUri": notify_uri }))
+}
+
+fn bodies(stub: &Stub) -> Vec<Value> {
+    stub.received().iter().map(|received| serde_json::from_slice(&received.body).unwrap()).collect()
+}
+
+#[tokio::test]
+async fn a_reservation_ends_with_its_validity_and_the_money_is_available_again() {
+    let mut running = Running::new().await;
+    let created = running.world.create(&asks(1, "http://127.0.0.1:9/")).await;
+    created.expect(201);
+    running.world.tick(3600 + 59);
+    running.round().await;
+    assert_eq!(running.world.balance("demo-0001", "main", "reserved").await, "0.100000", "not before the grace");
+    running.world.tick(1);
+    running.round().await;
+    assert_eq!(running.world.balance("demo-0001", "main", "reserved").await, "0.000000");
+    assert_eq!(running.state(&created).await, "active");
+    let entries = running.world.get("/admin/v1/accounts/demo-0001/entries?limit=1").await.json();
+    assert_eq!(entries["items"][0]["kind"], "expire");
+}
+
+#[tokio::test]
+async fn an_idle_session_is_probed_and_then_closed_with_its_record() {
+    let stub = Stub::always(Says::Status(204)).await;
+    let mut running = Running::new().await;
+    let created = running.world.create(&asks(1, &stub.uri("/callback/1"))).await;
+    running.world.tick(86_400);
+    running.until("the consumer is probed", async |_| !stub.received().is_empty()).await;
+    assert_eq!(
+        bodies(&stub),
+        [json!({ "notificationType": "REAUTHORIZATION", "reauthorizationDetails": [{ "ratingGroup": 10 }] })]
+    );
+    assert_eq!(running.state(&created).await, "probing");
+    running.world.tick(60);
+    running.round().await;
+    assert_eq!(running.state(&created).await, "closed");
+    let records = running.world.get(&format!("/admin/v1/cdrs?ref={}", created.reference())).await.json();
+    assert_eq!(records["items"][0]["causeForRecClosing"], 4);
+    running.world.update(&created, &asks(2, &stub.uri("/callback/1"))).await.expect(410);
+}
+
+#[tokio::test]
+async fn an_update_ends_a_probe() {
+    let stub = Stub::always(Says::Status(204)).await;
+    let mut running = Running::new().await;
+    let created = running.world.create(&asks(1, &stub.uri("/"))).await;
+    running.world.tick(86_400);
+    running.round().await;
+    running.world.update(&created, &asks(2, &stub.uri("/"))).await.expect(200);
+    running.world.tick(60);
+    running.round().await;
+    assert_eq!(running.state(&created).await, "active");
+}
+
+#[tokio::test]
+async fn a_credit_brings_back_whoever_ran_out() {
+    let stub = Stub::always(Says::Status(204)).await;
+    let mut running = Running::new().await;
+    let poor = |number: u32| {
+        let mut body = asks(number, &stub.uri("/notify?of=low"));
+        body["subscriberIdentifier"] = json!("imsi-001010000009003");
+        body
+    };
+    let created = running.world.create(&poor(1)).await;
+    assert_eq!(created.group(10)["finalUnitIndication"]["finalUnitAction"], "TERMINATE");
+    running.round().await;
+    assert!(stub.received().is_empty(), "the credit of the demo data concerned nobody");
+
+    let credit = json!({ "balanceId": "main", "amount": "5", "reference": "r1" });
+    running.world.post("/admin/v1/accounts/demo-low/credits", &credit).await.expect(201);
+    running.until("the consumer is asked to come back", async |_| !stub.received().is_empty()).await;
+    assert!(stub.received()[0].uri.ends_with("/notify?of=low"), "exactly where it wants to be told");
+    let granted = running.world.update(&created, &poor(2)).await;
+    assert_eq!(granted.group(10)["resultCode"], "SUCCESS");
+    assert!(granted.group(10)["finalUnitIndication"].is_null());
+    for _ in 0..5 {
+        running.round().await;
+    }
+    assert_eq!(stub.received().len(), 1, "told once");
+}
+
+#[tokio::test]
+async fn an_abort_grants_nothing_more_and_ends_with_a_release_or_by_itself() {
+    let stub = Stub::always(Says::Status(204)).await;
+    let mut running = Running::new().await;
+    let one = running.world.create(&asks(1, &stub.uri("/1"))).await;
+    let mut body = asks(1, &stub.uri("/2"));
+    body["subscriberIdentifier"] = json!("imsi-001010000000002");
+    let other = running.world.create(&body).await;
+    let path = |session: &Answer| format!("/admin/v1/charging-sessions/{}/abort", session.reference());
+    for session in [&one, &other] {
+        running.world.request(Method::POST, &path(session), Body::empty()).await.expect(202);
+        running.world.request(Method::POST, &path(session), Body::empty()).await.expect(409);
+    }
+    running.until("both are told", async |_| stub.received().len() == 2).await;
+    assert_eq!(bodies(&stub)[0], json!({ "notificationType": "ABORT_CHARGING" }));
+
+    let updated = running.world.update(&one, &asks(2, &stub.uri("/1"))).await;
+    assert_eq!(updated.group(10)["resultCode"], "END_USER_SERVICE_DENIED");
+    running.world.release(&one, &request(3, json!({}))).await.expect(204);
+    running.world.tick(60);
+    running.round().await;
+    assert_eq!(running.state(&other).await, "closed");
+    assert_eq!(running.world.balance("demo-0002", "main", "reserved").await, "0.000000");
+}
+
+#[tokio::test]
+async fn a_blocked_or_deleted_subscriber_loses_its_sessions() {
+    let stub = Stub::always(Says::Status(204)).await;
+    let mut running = Running::new().await;
+    let created = running.world.create(&asks(1, &stub.uri("/"))).await;
+    let path = "/admin/v1/subscribers/imsi-001010000000001";
+    let blocked = json!({ "accountId": "demo-0001", "tariffPlanId": "demo", "status": "blocked" });
+    running.world.put(path, &blocked).await.expect(200);
+    assert_eq!(running.state(&created).await, "aborting");
+    running.world.create(&asks(9, &stub.uri("/"))).await.expect_problem(403, "END_USER_REQUEST_DENIED");
+    running.world.request(Method::DELETE, path, Body::empty()).await.expect(204);
+    running.until("the consumer is told", async |_| stub.received().len() == 1).await;
+}
+
+#[tokio::test]
+async fn what_the_consumer_answers_has_its_consequence() {
+    for (says, state) in [
+        (Says::Status(404), "closed"),
+        (Says::Status(410), "closed"),
+        (Says::With(400, r#"{"status":400,"cause":"RESOURCE_CONTEXT_NOT_FOUND"}"#), "closed"),
+        (Says::With(400, r#"{"status":400,"cause":"RE_AUTHORIZATION_FAILED"}"#), "active"),
+        (Says::With(200, "{}"), "active"),
+    ] {
+        let stub = Stub::always(says.clone()).await;
+        let mut running = Running::new().await;
+        let created = running.world.create(&asks(1, &stub.uri("/"))).await;
+        let path = format!("/admin/v1/charging-sessions/{}/reauthorize", created.reference());
+        running.world.request(Method::POST, &path, Body::empty()).await.expect(202);
+        running.until("it is told", async |_| !stub.received().is_empty()).await;
+        let path = format!("/admin/v1/charging-sessions/{}", created.reference());
+        running.until("it has its consequence", async |world| world.get(&path).await.json()["state"] == state).await;
+        assert_eq!(stub.received().len(), 1, "{says:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_changed_tariff_asks_only_those_whom_it_concerns() {
+    let stub = Stub::always(Says::Status(204)).await;
+    let mut running = Running::new().await;
+    running.world.create(&asks(1, &stub.uri("/10"))).await.expect(201);
+    let mut voice = asks(1, &stub.uri("/20"));
+    voice["subscriberIdentifier"] = json!("imsi-001010000000002");
+    voice["multipleUnitUsage"][0]["ratingGroup"] = json!(20);
+    running.world.create(&voice).await.expect(201);
+
+    let mut plan = running.world.get("/admin/v1/tariff-plans/demo").await.json();
+    for answered in ["id", "version"] {
+        plan.as_object_mut().unwrap().remove(answered);
+    }
+    plan["tariffs"][1]["price"]["amount"] = json!("0.2");
+    running.world.put("/admin/v1/tariff-plans/demo", &plan).await.expect(200);
+    running.until("voice is asked", async |_| !stub.received().is_empty()).await;
+    for _ in 0..5 {
+        running.round().await;
+    }
+    let received = stub.received();
+    assert_eq!(received.len(), 1);
+    assert!(received[0].uri.ends_with("/20"));
+}
