@@ -10,7 +10,10 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::charging::decide::Rules;
+use crate::charging::parts::PartialTrigger;
 use crate::charging::time::Span;
+use crate::notify::policy::Allowed;
+use crate::notify::retry::RetryPolicy;
 use crate::store::Durability;
 
 /// A setting that cannot be used: one line for an operator.
@@ -44,6 +47,7 @@ pub struct Config {
     pub store: Store,
     pub charging: Charging,
     pub timers: Timers,
+    pub notify: Notify,
     pub http: Http,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
@@ -62,6 +66,7 @@ impl Default for Config {
             store: Store::default(),
             charging: Charging::default(),
             timers: Timers::default(),
+            notify: Notify::default(),
             http: Http::default(),
             tls: None,
             admin: Admin::default(),
@@ -123,6 +128,12 @@ pub struct Charging {
     /// How long after `timers.supervision_secs` the store may drop an open session's document, in seconds: a net
     /// under the supervision, which closes a session and writes its record long before.
     pub document_margin_secs: u32,
+    /// Octets that one record may collect before a partial one is written, at least 4096. A CDR file cannot hold a
+    /// record of 65,536 or more; the estimate leaves room for what its BER form adds.
+    pub record_octets_max: u32,
+    /// Changes that a partial record is wanted after: `SERVING_NODE_CHANGE`, `RAT_CHANGE`, `UE_TIMEZONE_CHANGE`,
+    /// `PLMN_CHANGE`. The limits of a session and management interventions always end one.
+    pub partial_record_triggers: Vec<PartialTrigger>,
 }
 
 impl Default for Charging {
@@ -137,9 +148,14 @@ impl Default for Charging {
             quotas_max: 256,
             tombstone_secs: 86_400,
             document_margin_secs: 604_800,
+            record_octets_max: 32_768,
+            partial_record_triggers: Vec::new(),
         }
     }
 }
+
+/// Smaller ones would cut records of a few containers, larger ones could not be written to a CDR file (TS 32.297 6.1).
+const RECORD_OCTETS: std::ops::RangeInclusive<u32> = 4096..=65_535;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -162,16 +178,84 @@ impl FailureHandling {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Timers {
-    /// Idle time after which a session is due to be closed, in seconds. Shorter than a quota's validity closes
-    /// sessions that are alive.
+    /// Idle time after which a session's consumer is asked whether it still lives, in seconds. Shorter than a quota's
+    /// validity asks sessions that are alive.
     pub supervision_secs: u32,
-    /// How late a report may be after its quota's validity, in seconds.
+    /// How long that question may stay without an Update before the session is closed, in seconds. Too short closes
+    /// sessions whose consumers are only slow.
+    pub probe_guard_secs: u32,
+    /// How long a consumer that was told to end a session may take for its Release, in seconds.
+    pub abort_guard_secs: u32,
+    /// How late a report may be after its quota's validity, in seconds. Too short frees what is still being used, too
+    /// long keeps money from other sessions.
     pub validity_grace_secs: u32,
+    /// How long a session's record may collect before a partial one is written, in seconds. By default as long as the
+    /// session lives.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub record_open_secs: Option<u32>,
 }
 
 impl Default for Timers {
     fn default() -> Self {
-        Self { supervision_secs: 86_400, validity_grace_secs: 60 }
+        Self {
+            supervision_secs: 86_400,
+            probe_guard_secs: 60,
+            abort_guard_secs: 60,
+            validity_grace_secs: 60,
+            record_open_secs: None,
+        }
+    }
+}
+
+/// Notifications to consumers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Notify {
+    /// What may be notified besides private networks: networks (`203.0.113.0/24`, `::1`) and hosts (`smf.example.com`),
+    /// where wanted with a port. An entry opens only what it names: loopback by a network of loopback addresses or a
+    /// host's name, link-local and other special addresses each by itself, ports of data bases and system services with
+    /// the port. `--demo` adds loopback.
+    pub allow: Vec<String>,
+    /// How long a notification may take in all, in milliseconds. Too small tells busy consumers again and again, too
+    /// large lets dead ones hold places.
+    pub deadline_ms: u32,
+    /// Pause after the first failed attempt, in milliseconds; it doubles with each further one.
+    pub retry_first_ms: u32,
+    /// Longest pause between two attempts, in seconds. Too large tells a consumer late that it was missed.
+    pub retry_max_secs: u32,
+    /// How long a notification is tried, in seconds. Too short gives up on a consumer that restarts, too long tells it
+    /// what nobody wants to know any more.
+    pub time_limit_secs: u32,
+    /// Notifications under way at once, and connections to consumers at once. Too small takes long after a large
+    /// event, too large takes the file descriptors of requests.
+    pub connections_max: u32,
+    /// Notifications under way at once to one consumer's address.
+    pub calls_per_target_max: u32,
+    /// PEM file of the authorities that https consumers' certificates come from; by default those that the system
+    /// trusts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca: Option<PathBuf>,
+    /// Certificate with its chain, and key, for consumers that ask who calls: PEM files, both or none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<PathBuf>,
+}
+
+impl Default for Notify {
+    fn default() -> Self {
+        Self {
+            allow: Vec::new(),
+            deadline_ms: 2000,
+            retry_first_ms: 1000,
+            retry_max_secs: 60,
+            time_limit_secs: 3600,
+            connections_max: 256,
+            calls_per_target_max: 32,
+            ca: None,
+            certificate: None,
+            key: None,
+        }
     }
 }
 
@@ -306,6 +390,14 @@ impl Config {
     fn check(&self) -> Result<(), Error> {
         self.store_url()?;
         self.features()?;
+        self.notify_allowed()?;
+        if self.notify.certificate.is_some() != self.notify.key.is_some() {
+            let [there, missing] =
+                if self.notify.key.is_none() { ["certificate", "key"] } else { ["key", "certificate"] };
+            let file = self.notify.certificate.as_ref().or(self.notify.key.as_ref()).map(|file| file.display());
+            let value = file.map(|file| file.to_string()).unwrap_or_default();
+            return Err(Error::new(&format!("notify.{there}"), value, &format!("notify.{missing} is needed with it")));
+        }
         if self.store.durability == Some(Durability::Replicated) {
             return Err(Error::new("store.durability", "replicated", "allowed on Sentinel and Cluster only"));
         }
@@ -316,14 +408,27 @@ impl Config {
             ("http.connections_max", self.http.connections_max as u64),
             ("http.connections_per_peer_max", self.http.connections_per_peer_max as u64),
             ("timers.supervision_secs", u64::from(self.timers.supervision_secs)),
+            ("timers.probe_guard_secs", u64::from(self.timers.probe_guard_secs)),
+            ("timers.abort_guard_secs", u64::from(self.timers.abort_guard_secs)),
+            ("timers.record_open_secs", u64::from(self.timers.record_open_secs.unwrap_or(1))),
             ("charging.tombstone_secs", u64::from(self.charging.tombstone_secs)),
             ("charging.quotas_max", u64::from(self.charging.quotas_max)),
+            ("notify.deadline_ms", u64::from(self.notify.deadline_ms)),
+            ("notify.retry_first_ms", u64::from(self.notify.retry_first_ms)),
+            ("notify.retry_max_secs", u64::from(self.notify.retry_max_secs)),
+            ("notify.time_limit_secs", u64::from(self.notify.time_limit_secs)),
+            ("notify.connections_max", u64::from(self.notify.connections_max)),
+            ("notify.calls_per_target_max", u64::from(self.notify.calls_per_target_max)),
             ("workers", self.workers.unwrap_or(1) as u64),
         ];
         for (key, value) in positive {
             if value == 0 {
                 return Err(Error::new(key, value, "a number above 0 is needed"));
             }
+        }
+        if !RECORD_OCTETS.contains(&self.charging.record_octets_max) {
+            let allowed = "4096 to 65535 is needed";
+            return Err(Error::new("charging.record_octets_max", self.charging.record_octets_max, allowed));
         }
         if let Some(root) = &self.http.api_root {
             let rest = root.strip_prefix("http://").or_else(|| root.strip_prefix("https://")).unwrap_or_default();
@@ -372,6 +477,30 @@ impl Config {
             .map_err(|_| Error::new("charging.supported_features", text, "1 to 16 hexadecimal digits are needed"))
     }
 
+    /// What may be notified besides private networks, with what `--demo` adds.
+    ///
+    /// # Errors
+    ///
+    /// One line that names the entry.
+    pub fn notify_allowed(&self) -> Result<Vec<Allowed>, Error> {
+        let read =
+            |entry: &String| entry.parse().map_err(|allowed: String| Error::new("notify.allow", entry, &allowed));
+        let mut allowed: Vec<Allowed> = self.notify.allow.iter().map(read).collect::<Result<_, _>>()?;
+        if self.demo {
+            allowed.extend(Allowed::loopback());
+        }
+        Ok(allowed)
+    }
+
+    /// When a notification that failed is tried again.
+    pub fn notify_retry(&self) -> RetryPolicy {
+        RetryPolicy {
+            first: Span::from_millis(self.notify.retry_first_ms),
+            pause_max: Span::from_secs(self.notify.retry_max_secs),
+            time_limit: Span::from_secs(self.notify.time_limit_secs),
+        }
+    }
+
     /// The settings that the core decides by.
     ///
     /// # Errors
@@ -380,7 +509,12 @@ impl Config {
     pub fn rules(&self) -> Result<Rules, Error> {
         Ok(Rules {
             supervision: Span::from_secs(self.timers.supervision_secs),
+            probe_guard: Span::from_secs(self.timers.probe_guard_secs),
+            abort_guard: Span::from_secs(self.timers.abort_guard_secs),
             validity_grace: Span::from_secs(self.timers.validity_grace_secs),
+            record_open_max: self.timers.record_open_secs.map(Span::from_secs),
+            record_octets_max: self.charging.record_octets_max,
+            partial_triggers: self.charging.partial_record_triggers.clone(),
             tombstone: Span::from_secs(self.charging.tombstone_secs),
             document_margin: Span::from_secs(self.charging.document_margin_secs),
             features: self.features()?,
@@ -465,7 +599,22 @@ mod tests {
             ("admin_listen = \"0.0.0.0:8001\"", &["admin_listen", "0.0.0.0:8001", "admin.token"]),
             ("[charging]\nfailure_handling = \"panic\"", &["charging.failure_handling", "panic", "continue"]),
             ("[charging]\nsupported_features = \"xyz\"", &["charging.supported_features", "xyz", "hexadecimal"]),
+            ("[notify]\nallow = [\"::1\", \"10.0.0.0/33\"]", &["notify.allow = 10.0.0.0/33", "0 to 32"]),
+            ("[notify]\nallow = [\"127.0.0.1/8\"]", &["notify.allow = 127.0.0.1/8", "127.0.0.0/8"]),
+            ("[notify]\nallow = [\"http://smf\"]", &["notify.allow = http://smf", "10.0.0.0/8"]),
+            ("[notify]\ndeadline_ms = 0", &["notify.deadline_ms = 0", "above 0"]),
+            ("[notify]\nkey = \"k.pem\"", &["notify.key = k.pem", "notify.certificate"]),
+            ("[notify]\ncertificate = \"c.pem\"", &["notify.certificate = c.pem", "notify.key"]),
             ("[http]\napi_root = \"chf\"", &["http.api_root", "chf", "absolute"]),
+            ("[charging]\nrecord_octets_max = 4095", &["charging.record_octets_max = 4095", "4096 to 65535"]),
+            ("[charging]\nrecord_octets_max = 65536", &["charging.record_octets_max", "4096 to 65535"]),
+            (
+                "[charging]\npartial_record_triggers = [\"QHT\"]",
+                &["charging.partial_record_triggers", "QHT", "RAT_CHANGE"],
+            ),
+            ("[timers]\nprobe_guard_secs = 0", &["timers.probe_guard_secs = 0", "above 0"]),
+            ("[timers]\nabort_guard_secs = 0", &["timers.abort_guard_secs = 0", "above 0"]),
+            ("[timers]\nrecord_open_secs = 0", &["timers.record_open_secs = 0", "above 0"]),
             ("[http", &["FILE"]),
         ] {
             let error = read(text).unwrap_err();
@@ -474,6 +623,13 @@ mod tests {
                 assert!(error.contains(word), "{error} does not say {word}");
             }
         }
+    }
+
+    #[test]
+    fn the_demo_may_notify_this_machine_and_nobody_else_may() {
+        assert_eq!(Config::default().notify_allowed().unwrap(), []);
+        let demo = Config { demo: true, ..Config::default() };
+        assert_eq!(demo.notify_allowed().unwrap(), Allowed::loopback());
     }
 
     #[test]

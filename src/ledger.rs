@@ -84,7 +84,13 @@ impl App {
 fn add(entries: &mut Vec<LedgerEntry>, session: Option<&ChargingDataRef>, plan: Option<&TariffPlanId>, entry: &Entry) {
     let reference = match &entry.event {
         Event::Credited { reference } => Some(reference.clone()),
-        Event::Opened { .. } | Event::Updated(_) | Event::Released(_) | Event::Late { .. } | Event::Closed(_) => None,
+        Event::Opened { .. }
+        | Event::Updated(_)
+        | Event::Released(_)
+        | Event::Late { .. }
+        | Event::Closed(_)
+        | Event::Maintained { .. }
+        | Event::Published(_) => None,
     };
     let number = entry.event.invocation().map(|invocation| invocation.number);
     entries.extend(entry.moves.iter().map(|change| LedgerEntry {

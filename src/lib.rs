@@ -7,6 +7,7 @@
 
 pub mod app;
 pub mod bench;
+pub mod cdr_file;
 pub mod charging;
 pub mod clock;
 pub mod config;
@@ -14,6 +15,7 @@ pub mod demo;
 pub mod directory;
 pub mod http;
 pub mod ledger;
+pub mod notify;
 pub mod serve;
 pub mod store;
 pub mod telemetry;

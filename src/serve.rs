@@ -7,14 +7,16 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use crate::app::{App, Shared};
+use crate::charging::time::Span;
 use crate::clock::SystemClock;
-use crate::config::{Config, StoreUrl, masked};
+use crate::config::{Config, Notify, StoreUrl, masked};
 use crate::demo;
 use crate::http::auth::Token;
 use crate::http::health::Draining;
 use crate::http::nchf::{self, Nchf};
 use crate::http::operator;
 use crate::http::server::{Server, Settings, Tls, TlsFiles, Workers};
+use crate::notify;
 use crate::store::embedded::{self, EmbeddedStore};
 use crate::store::redis::{self, RedisStore};
 use crate::store::{self, RefCodec, Store};
@@ -166,6 +168,26 @@ pub fn redis_settings(config: &Config, url: String) -> redis::Settings {
         migrate: config.store.migrate,
         ..redis::Settings::new(url)
     }
+}
+
+/// How the configuration wants consumers to be notified. `own` are the addresses that this instance listens on.
+pub fn notify_settings(config: &Config, own: Vec<SocketAddr>) -> anyhow::Result<notify::Settings> {
+    let Notify { deadline_ms, connections_max, calls_per_target_max, ca, certificate, key, .. } = &config.notify;
+    let identity = certificate.clone().zip(key.clone());
+    let defaults = notify::Settings::default();
+    // A probe waits for its place and then for its answer; before that it is not lost.
+    let probe_max = Span::from_millis(deadline_ms.saturating_mul(3)).max(defaults.breaker.probe_max);
+    Ok(notify::Settings {
+        allow: config.notify_allowed()?,
+        own,
+        deadline: Duration::from_millis(u64::from(*deadline_ms)),
+        connections_max: usize::try_from(*connections_max)?,
+        calls_per_target_max: usize::try_from(*calls_per_target_max)?,
+        ca: ca.clone(),
+        identity: identity.map(|(certificate, key)| notify::Identity { certificate, key }),
+        breaker: notify::BreakerSettings { probe_max, ..defaults.breaker },
+        ..defaults
+    })
 }
 
 async fn prepare(app: App, demo: bool) -> anyhow::Result<()> {

@@ -7,15 +7,18 @@ use crate::app::App;
 use crate::charging::account::Account;
 use crate::charging::command::{Create, Credit, Invocation, OneTime, Subscriber};
 use crate::charging::decide::{Command, Context, decide};
-use crate::charging::decision::{Answer, Decision, IndexChange, Listed, Rejection, SessionChange, Timer};
+use crate::charging::decision::{
+    Answer, Changes, Decision, IndexChange, Listed, Outgoing, Rejection, SessionChange, Timer,
+};
 use crate::charging::ids::{AccountId, ChargingDataRef};
+use crate::charging::maintain::{Maintenance, maintain};
 use crate::charging::money::Amount;
 use crate::charging::operator::{self, Refusal};
 use crate::charging::session::{ChargingSession, Operation, Service};
 use crate::charging::time::Timestamp;
 use crate::store::partition::KeyedHash;
 use crate::store::{
-    self, AccountKey, Applied, Commit, Document, IndexKey, IndexWrite, Listing, Load, SessionWrite, Snapshot,
+    self, AccountKey, Applied, Commit, Document, IndexKey, IndexWrite, Listing, Load, Queue, SessionWrite, Snapshot,
     TimerWrite, Version, record,
 };
 
@@ -135,29 +138,72 @@ impl App {
                 return Ok(Done { answer: decision.answer, session: *session, replayed: true });
             }
             let versions = [version_of(snapshot.session.as_ref()), second_version];
-            let commit = self.commit_of(load.account, version, versions, &decision, context.now);
-            match self.store.commit(&commit).await {
-                Ok(()) => return Ok(done(decision)),
-                Err(store::Error::Conflict(current)) => {
-                    self.shared.metrics.conflicts.inc();
-                    snapshot = match current {
-                        Some(current) if load.index.is_empty() => *current,
-                        _ => self.store.load(load).await?,
-                    };
-                }
-                // It may have happened: decided again over what is there now, it either turns out to be a replay or
-                // is done for the first time.
-                Err(store::Error::Unavailable { applied: Applied::Unknown, reason }) => {
-                    let unknown = store::Error::Unavailable { applied: Applied::Unknown, reason };
-                    if self.shared.clock.now().since(begun).millis() >= i64::from(self.shared.deadline_ms) {
-                        return Err(unknown.into());
-                    }
-                    snapshot = self.store.load(load).await.map_err(|_| unknown)?;
-                }
-                Err(error) => return Err(error.into()),
+            let commit = self.commit_of(load.account, version, versions, &decision.changes, context.now);
+            match self.commit(&commit, load, begun).await? {
+                None => return Ok(done(decision)),
+                Some(current) => snapshot = current,
             }
         }
         Err(Failure::Contended)
+    }
+
+    /// Does to a session what follows from a cause other than a message. Answers whether anything did. Two round trips.
+    pub async fn maintain(&self, reference: &ChargingDataRef, cause: &Maintenance) -> Result<bool, Failure> {
+        let Some(account) = self.shared.refs.account_of(reference.as_str()) else { return Ok(false) };
+        let begun = self.shared.clock.now();
+        let load = &Load { account, session: Some(reference.clone()), index: Vec::new() };
+        let _turn = self.shared.turn(account).await;
+        let mut snapshot = self.store.load(load).await?;
+        for _ in 0..ATTEMPTS {
+            let Some(document) = &snapshot.session else { return Ok(false) };
+            let session = decode(document)?;
+            let account: Option<Account> = snapshot.account.as_ref().map(decode).transpose()?;
+            let version = version_of(snapshot.account.as_ref());
+            let catalog = self.shared.catalog();
+            let context = Context {
+                now: self.shared.clock.now(),
+                catalog: &catalog,
+                rules: &self.shared.rules,
+                account_version: version.next().0,
+            };
+            let Some(changes) = maintain(&context, account, session, cause.clone()) else { return Ok(false) };
+            let versions = [document.version, Version::ABSENT];
+            let commit = self.commit_of(load.account, version, versions, &changes, context.now);
+            match self.commit(&commit, load, begun).await? {
+                None => return Ok(true),
+                Some(current) => snapshot = current,
+            }
+        }
+        Err(Failure::Contended)
+    }
+
+    /// Commits. Answers what is there instead, when it did not hold or nobody knows: decided again over that, it either
+    /// turns out to be done or is done for the first time.
+    async fn commit(&self, commit: &Commit, load: &Load, begun: Timestamp) -> Result<Option<Snapshot>, Failure> {
+        match self.store.commit(commit).await {
+            Ok(()) => Ok(None),
+            Err(store::Error::Conflict(current)) => {
+                self.shared.metrics.conflicts.inc();
+                Ok(Some(match current {
+                    Some(current) if load.index.is_empty() => *current,
+                    _ => self.store.load(load).await?,
+                }))
+            }
+            Err(unknown @ store::Error::Unavailable { applied: Applied::Unknown, .. }) => {
+                if self.shared.clock.now().since(begun).millis() >= i64::from(self.shared.deadline_ms) {
+                    return Err(unknown.into());
+                }
+                Ok(Some(self.store.load(load).await.map_err(|_| unknown)?))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The session behind a reference, open or closed, as long as its document lives.
+    pub async fn session(&self, reference: &ChargingDataRef) -> Result<Option<ChargingSession>, store::Error> {
+        let Some(account) = self.shared.refs.account_of(reference.as_str()) else { return Ok(None) };
+        let found = self.store.sessions(account, std::slice::from_ref(reference)).await?;
+        found.iter().flatten().next().map(decode).transpose()
     }
 
     /// What to decide over what was read, and the version of the second session that it may change.
@@ -228,22 +274,22 @@ impl App {
         account: AccountKey,
         account_expected: Version,
         versions: [Version; 2],
-        decision: &Decision,
+        changes: &Changes,
         now: Timestamp,
     ) -> Commit {
         Commit {
             account,
             account_expected,
-            account_document: decision.account.as_ref().map(record::encode),
+            account_document: changes.account.as_ref().map(record::encode),
             account_journal: None,
-            sessions: decision
+            sessions: changes
                 .sessions
                 .iter()
                 .zip(versions)
                 .map(|(change, expected)| write(change, expected, now))
                 .collect(),
-            outbox: decision.outbox.iter().map(record::encode).collect(),
-            index: decision.index.iter().map(index_write).collect(),
+            outbox: changes.outbox.iter().map(outbox_entry).collect(),
+            index: changes.index.iter().map(index_write).collect(),
         }
     }
 
@@ -324,10 +370,10 @@ impl App {
                 Ok(credited) => credited,
                 Err(refusal) => return Ok(Some(Err(refusal))),
             };
-            let outgoing = crate::charging::decision::Outgoing::Credited(key.to_string().into());
+            let outgoing = Outgoing::Credited { account: key.to_string().into() };
             let commit = Commit {
                 account_journal: Some(record::encode(&entry)),
-                outbox: vec![record::encode(&outgoing)],
+                outbox: vec![outbox_entry(&outgoing)],
                 // For ever: a reference credits once, however late it comes again.
                 index: vec![IndexWrite { key: reference, value: record::encode(&now), lives_for: None }],
                 ..account_commit(key, document.version, &account)
@@ -388,7 +434,7 @@ impl Opening {
 }
 
 fn done(mut decision: Decision) -> Done {
-    let session = decision.sessions.swap_remove(0).session;
+    let session = decision.changes.sessions.swap_remove(0).session;
     Done { answer: decision.answer, session, replayed: false }
 }
 
@@ -430,6 +476,15 @@ fn write(change: &SessionChange, expected: Version, now: Timestamp) -> SessionWr
         },
         journal: change.entry.as_ref().map(record::encode),
     }
+}
+
+/// Each kind of work goes to those who do it.
+fn outbox_entry(outgoing: &Outgoing) -> (Queue, bytes::Bytes) {
+    let queue = match outgoing {
+        Outgoing::Record { .. } => Queue::Records,
+        Outgoing::Notify(_) | Outgoing::Credited { .. } => Queue::Notifications,
+    };
+    (queue, record::encode(outgoing))
 }
 
 fn index_write(change: &IndexChange) -> IndexWrite {

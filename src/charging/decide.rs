@@ -2,24 +2,25 @@
 //! changes, which do not fail.
 //!
 //! Reading order: [`decide`], then `open`, `update`, `release` and `late`. What they share is in `settle`
-//! (debits of reported usage) and `grant` (new grants). All debits of a request come before its first grant, so that
+//! (debits of reported usage), `grant` (new grants) and `work` (how a decision ends). All debits of a request come before its first grant, so that
 //! no grant takes money that usage of another rating group needs.
 
-use std::mem;
-
 use super::account::Account;
+use super::cdr::CauseForRecordClosing;
 use super::command::{Block, Container, Create, Invocation, OneTime, Subscriber, UnitUsage};
-use super::decision::{
-    Answer, Decision, GroupResult, IndexChange, Listed, Outcome, Outgoing, Rejection, ResultCode, SessionChange, Timer,
-};
+use super::decision::{Answer, Changes, Decision, GroupResult, IndexChange, Listed, Outcome, Rejection, ResultCode};
 use super::ids::ChargingDataRef;
-use super::journal::{Entry, Event, Header, Invoked, Move, Reported};
+use super::journal::{Event, Header};
+use super::parts::{self, PartialTrigger};
 use super::replay::{self, Standing};
-use super::session::{ChargingSession, ClosingCause, Numbering, Operation, Payer, Remembered, Service, SessionState};
+use super::session::{
+    ChargingSession, ClosingCause, Numbering, Operation, Payer, RecordSoFar, Remembered, Service, SessionState,
+};
 use super::settle::Settling;
 use super::tariff::{Catalog, Rule};
 use super::time::{Span, Timestamp};
 use super::units::Units;
+use super::work::Work;
 
 /// What a decision may know besides account and session.
 pub struct Context<'a> {
@@ -33,8 +34,20 @@ pub struct Context<'a> {
 /// The operator's settings that decide.
 #[derive(Clone, Debug)]
 pub struct Rules {
+    /// How long a session may be idle before its consumer is asked whether it still lives.
     pub supervision: Span,
+    /// How long that question may stay without an Update before the session is closed.
+    pub probe_guard: Span,
+    /// How long a consumer that was told to end may take for its Release.
+    pub abort_guard: Span,
+    /// How late a report may be after its quota's validity.
     pub validity_grace: Span,
+    /// How long one record may collect before a partial one is written; `None` for as long as the session lives.
+    pub record_open_max: Option<Span>,
+    /// Octets that one record may collect, by an estimate on the safe side (see `parts`).
+    pub record_octets_max: u32,
+    /// Changes that a partial record is wanted after, besides those that always close one.
+    pub partial_triggers: Vec<PartialTrigger>,
     /// How long a closed session answers repeated and late requests.
     pub tombstone: Span,
     /// How far behind the supervision the store may drop an open session's document.
@@ -124,7 +137,6 @@ fn open(context: &Context<'_>, account: Option<Account>, create: Create<'_>) -> 
     }
 
     let answer = work.answer(Outcome::Created, invocation, results);
-    let mut outbox: Vec<_> = old.iter().map(|old| Outgoing::Closed(old.session.reference.clone())).collect();
     let mut listing = Listed::Opened;
     let mut worth_a_record = true;
     if one_time.is_some() {
@@ -134,17 +146,19 @@ fn open(context: &Context<'_>, account: Option<Account>, create: Create<'_>) -> 
         let is_refused = !answer.results.is_empty() && !answer.results.iter().any(took_place);
         worth_a_record = one_time != Some(OneTime::Immediate) || !settled.reported.is_empty() || !is_refused;
         listing = if worth_a_record { Listed::Closed } else { Listed::Keep };
-        outbox.extend(worth_a_record.then(|| Outgoing::Closed(reference.clone())));
     }
-    let invoked = work.record(Operation::Create, invocation, settled.reported, &answer);
+    let invoked = work.record(Operation::Create, invocation, 0, settled.reported, &answer);
     let event = Event::Opened { header: Box::new(header), invocation: Box::new(invoked) };
     // Always written where there is one: its version keeps two Creates for one PDU session from overlooking each other.
     work.account_changed = work.session.payer.is_some();
-    let index = pdu_session.map(|key| IndexChange { key, leads_to: reference, lives_for: None });
-    let mut decision = work.finish(answer, worth_a_record.then_some(event), listing, outbox, index);
+    if let Some(key) = pdu_session {
+        work.add_index(IndexChange { key, leads_to: reference, lives_for: None });
+    }
+    let closes = one_time.map(|_| ClosingCause::Event.of_record());
+    let mut changes = work.finish(worth_a_record.then_some(event), closes, listing);
     // The new session stands first: it is the one that the answer and a conflict speak of.
-    decision.sessions.extend(old);
-    Ok(decision)
+    changes.sessions.extend(old);
+    Ok(Decision { answer, replayed: None, changes })
 }
 
 fn new_session(
@@ -183,6 +197,7 @@ fn new_session(
         charged: Default::default(),
         timer_at: None,
         pdu_session_key: pdu_session.map(halves),
+        record: RecordSoFar::default(),
     }
 }
 
@@ -272,6 +287,7 @@ fn update(
     }
     let account = payer_account(session.payer.is_some(), account)?;
 
+    let quotas_before = session.quotas.len();
     let mut work = Work::start(context, account, session);
     work.note_sign_of_life();
     if let Some(uri) = &invocation.notify_uri {
@@ -280,8 +296,10 @@ fn update(
     let settled = work.settle(invocation, Settling::Usual(None))?;
     let results = work.answer_requests(invocation, &settled.codes);
     let answer = work.answer(Outcome::Updated, invocation, results);
-    let invoked = work.record(Operation::Update, invocation, settled.reported, &answer);
-    Ok(work.finish(answer, Some(Event::Updated(Box::new(invoked))), Listed::Keep, Vec::new(), None))
+    let invoked = work.record(Operation::Update, invocation, quotas_before, settled.reported, &answer);
+    let closes = parts::cause_to_split(context.rules, invocation);
+    let changes = work.finish(Some(Event::Updated(Box::new(invoked))), closes, Listed::Keep);
+    Ok(Decision { answer, replayed: None, changes })
 }
 
 fn release(
@@ -301,15 +319,17 @@ fn release(
     }
     let account = payer_account(session.payer.is_some(), account)?;
 
+    let quotas_before = session.quotas.len();
     let mut work = Work::start(context, account, session);
     work.session.updated_at = context.now;
     let settled = work.settle(invocation, Settling::Usual(None))?;
     work.close(ClosingCause::Released);
     let answer = work.answer(Outcome::Released, invocation, Vec::new());
-    let invoked = work.record(Operation::Release, invocation, settled.reported, &answer);
-    let outbox = vec![Outgoing::Closed(work.session.reference.clone())];
-    let index = work.forget_pdu_session();
-    Ok(work.finish(answer, Some(Event::Released(Box::new(invoked))), Listed::Closed, outbox, index))
+    let invoked = work.record(Operation::Release, invocation, quotas_before, settled.reported, &answer);
+    let is_abnormal = invocation.triggers.iter().any(|trigger| trigger.is("ABNORMAL_RELEASE"));
+    let closes = if is_abnormal { CauseForRecordClosing::AbnormalRelease } else { ClosingCause::Released.of_record() };
+    let changes = work.finish(Some(Event::Released(Box::new(invoked))), Some(closes), Listed::Closed);
+    Ok(Decision { answer, replayed: None, changes })
 }
 
 /// Usage that comes too late to change a grant is charged all the same; `given` is the answer that stays.
@@ -324,6 +344,7 @@ fn late(
     let account = payer_account(session.payer.is_some(), account)?;
     let after_closing = session.is_closed();
     let settling = if given.is_some() { Settling::Repeated } else { Settling::Late };
+    let quotas_before = session.quotas.len();
     let mut work = Work::start(context, account, session);
     if !after_closing {
         work.note_sign_of_life();
@@ -342,10 +363,12 @@ fn late(
     if nothing_new && !must_be_remembered {
         return Ok(Decision::replay(answer, &work.session));
     }
-    let outbox = after_closing.then(|| Outgoing::LateUsage(work.session.reference.clone()));
-    let invoked = work.record(operation, invocation, settled.reported, &answer);
+    let invoked = work.record(operation, invocation, quotas_before, settled.reported, &answer);
     let event = Event::Late { invocation: Box::new(invoked), after_closing };
-    Ok(work.finish(answer, Some(event), Listed::Keep, outbox.into_iter().collect(), None))
+    // What comes after the end has a record of its own.
+    let closes = after_closing.then_some(CauseForRecordClosing::NormalRelease);
+    let changes = work.finish(Some(event), closes, Listed::Keep);
+    Ok(Decision { answer, replayed: None, changes })
 }
 
 /// An event has no session behind it, and a session keeps its subscriber.
@@ -366,162 +389,9 @@ fn payer_account(is_paid: bool, account: Option<Account>) -> Result<Account, Rej
     }
 }
 
-/// Account and session while a decision is made.
-pub(super) struct Work<'a> {
-    pub(super) context: &'a Context<'a>,
-    pub(super) account: Account,
-    pub(super) account_changed: bool,
-    pub(super) session: ChargingSession,
-    moves: Vec<Move>,
-}
-
-impl<'a> Work<'a> {
-    fn start(context: &'a Context<'a>, mut account: Account, session: ChargingSession) -> Self {
-        let moves = account.expire(context.now);
-        Self { context, account_changed: !moves.is_empty(), account, session, moves }
-    }
-
-    /// Takes note of moves that have been made.
-    pub(super) fn moved(&mut self, moves: impl IntoIterator<Item = Move>) {
-        let before = self.moves.len();
-        self.moves.extend(moves);
-        self.account_changed |= self.moves.len() > before;
-    }
-
-    /// The consumer is there: the session is no longer idle, and need not be probed.
-    fn note_sign_of_life(&mut self) {
-        self.session.updated_at = self.context.now;
-        if let SessionState::Probing { .. } = self.session.state {
-            self.session.state = SessionState::Active;
-        }
-    }
-
-    fn close(&mut self, cause: ClosingCause) {
-        for quota in 0..self.session.quotas.len() {
-            self.give_back(quota);
-        }
-        self.session.state = SessionState::Closed { at: self.context.now, cause };
-    }
-
-    /// Closes another session of the account in the same commit.
-    fn close_other(&mut self, other: ChargingSession, cause: ClosingCause) -> SessionChange {
-        let mine = mem::replace(&mut self.session, other);
-        let my_moves = mem::take(&mut self.moves);
-        self.close(cause);
-        let closed = mem::replace(&mut self.session, mine);
-        let moves = mem::replace(&mut self.moves, my_moves);
-        self.change(closed, Some(Event::Closed(cause)), Listed::Closed, moves)
-    }
-
-    fn answer(&self, outcome: Outcome, invocation: &Invocation, results: Vec<GroupResult>) -> Answer {
-        Answer {
-            outcome,
-            at: self.context.now,
-            number: invocation.number,
-            features: invocation.features.map(|offered| offered & self.context.rules.features),
-            results,
-        }
-    }
-
-    /// Remembers the operation and makes its record: the blocks that are new or changed, and all usage.
-    fn record(
-        &mut self,
-        operation: Operation,
-        invocation: &Invocation,
-        usage: Vec<Reported>,
-        answer: &Answer,
-    ) -> Invoked {
-        self.session.remember(Remembered {
-            operation,
-            number: invocation.number,
-            mark: replay::mark(&self.session, operation, invocation),
-            idempotency: invocation.idempotency,
-            answer: answer.clone(),
-        });
-        let blocks = invocation.blocks.iter().filter(|block| self.session.notes_change(block)).cloned().collect();
-        Invoked {
-            number: invocation.number,
-            timestamp: invocation.timestamp.clone(),
-            triggers: invocation.triggers.clone(),
-            usage,
-            blocks,
-            answer: answer.clone(),
-        }
-    }
-
-    /// Lets the entry that leads to the session by its PDU session expire with the tombstone.
-    fn forget_pdu_session(&self) -> Option<IndexChange> {
-        let (high, low) = self.session.pdu_session_key?;
-        Some(IndexChange {
-            key: (u128::from(high) << 64) | u128::from(low),
-            leads_to: self.session.reference.clone(),
-            lives_for: Some(self.context.rules.tombstone),
-        })
-    }
-
-    fn finish(
-        mut self,
-        answer: Answer,
-        event: Option<Event>,
-        listing: Listed,
-        outbox: Vec<Outgoing>,
-        index: Option<IndexChange>,
-    ) -> Decision {
-        let moves = mem::take(&mut self.moves);
-        let change = self.change(self.session.clone(), event, listing, moves);
-        Decision {
-            answer,
-            replayed: None,
-            account: self.account_changed.then_some(self.account),
-            sessions: vec![change],
-            outbox,
-            index: index.into_iter().collect(),
-        }
-    }
-
-    fn change(
-        &self,
-        mut session: ChargingSession,
-        event: Option<Event>,
-        listing: Listed,
-        moves: Vec<Move>,
-    ) -> SessionChange {
-        let rules = self.context.rules;
-        let timer = timer(&mut session, rules);
-        let lives_for =
-            if session.is_closed() { rules.tombstone } else { rules.supervision.plus(rules.document_margin) };
-        let Context { now, account_version, .. } = *self.context;
-        let entry = event.map(|event| Entry { at: now, account_version, event, moves });
-        SessionChange { session, entry, timer, listing, lives_for }
-    }
-}
-
 impl Decision {
     fn replay(answer: Answer, session: &ChargingSession) -> Self {
-        Self {
-            answer,
-            replayed: Some(Box::new(session.clone())),
-            account: None,
-            sessions: Vec::new(),
-            outbox: Vec::new(),
-            index: Vec::new(),
-        }
-    }
-}
-
-/// Moves the timer entry only where it would come too late: a worker that finds an entry too early sets it again.
-fn timer(session: &mut ChargingSession, rules: &Rules) -> Timer {
-    match (session.due_at(rules.supervision, rules.validity_grace), session.timer_at) {
-        (None, None) => Timer::Keep,
-        (None, Some(_)) => {
-            session.timer_at = None;
-            Timer::Remove
-        }
-        (Some(due), Some(armed)) if armed <= due => Timer::Keep,
-        (Some(due), _) => {
-            session.timer_at = Some(due);
-            Timer::At(due)
-        }
+        Self { answer, replayed: Some(Box::new(session.clone())), changes: Changes::default() }
     }
 }
 

@@ -3,22 +3,28 @@
 use serde::{Deserialize, Serialize};
 
 use super::account::Account;
-use super::ids::ChargingDataRef;
+use super::ids::{ChargingDataRef, RatingGroup};
 use super::journal::Entry;
 use super::session::ChargingSession;
 use super::tariff::FinalUnit;
 use super::time::{Span, Timestamp};
 use super::units::Units;
 
-/// Everything that one command changes, to be committed as a whole.
+/// What a consumer is answered, and what changes with it.
 #[derive(Clone, Debug)]
 pub struct Decision {
     pub answer: Answer,
     /// The answer was given before and nothing changes; the session that it speaks of.
     pub replayed: Option<Box<ChargingSession>>,
+    pub changes: Changes,
+}
+
+/// Everything that one decision changes, to be committed as a whole; empty when nothing does.
+#[derive(Clone, Debug, Default)]
+pub struct Changes {
     /// `None` leaves the account as it is.
     pub account: Option<Account>,
-    /// The first is the one that the answer speaks of.
+    /// The first is the one that was asked about.
     pub sessions: Vec<SessionChange>,
     pub outbox: Vec<Outgoing>,
     pub index: Vec<IndexChange>,
@@ -27,7 +33,7 @@ pub struct Decision {
 impl Decision {
     /// The session that the answer speaks of, as it is after the decision.
     pub fn session(&self) -> &ChargingSession {
-        let changed = self.sessions.first().map(|change| &change.session);
+        let changed = self.changes.sessions.first().map(|change| &change.session);
         self.replayed.as_deref().or(changed).expect("a decision replays an answer or changes a session")
     }
 }
@@ -57,18 +63,39 @@ pub enum Listed {
     Closed,
 }
 
-/// Work for others, delivered from the outbox by whichever instance is alive.
+/// Work for others, delivered by whichever instance is alive. It waits in two queues, since records wait for a disk and
+/// notifications for consumers: neither may hold up the other.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outgoing {
-    /// A session or an event has ended: its record can be written from its journal.
-    #[serde(rename = "c")]
-    Closed(ChargingDataRef),
-    /// Usage came after the record: a supplementary one is due.
-    #[serde(rename = "l")]
-    LateUsage(ChargingDataRef),
-    /// Sessions of this account that ran out may ask again; the account's key in hexadecimal.
+    /// In the queue of records. A record has closed: `part` counts the session's records from 0, and the journal tells exactly what that one
+    /// holds, whatever is appended to it later.
+    #[serde(rename = "r")]
+    Record { session: ChargingDataRef, part: u32 },
+    /// In the queue of notifications. The session's consumer is to be told something, at the session's `notify_uri`.
+    #[serde(rename = "n")]
+    Notify(Notification),
+    /// In the queue of notifications, for it leads to them. Sessions of this account that ran out may ask again; the
+    /// account's key in hexadecimal.
     #[serde(rename = "p")]
-    Credited(Box<str>),
+    Credited { account: Box<str> },
+}
+
+/// What a consumer is to be told (TS 32.291 6.1.5). It may be told twice, which asks nothing more of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notification {
+    pub session: ChargingDataRef,
+    pub kind: NotificationKind,
+    pub decided_at: Timestamp,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NotificationKind {
+    /// `REAUTHORIZATION`: report these rating groups and ask for quota again. None named: the whole session.
+    #[serde(rename = "r")]
+    Reauthorize { groups: Vec<RatingGroup> },
+    /// `ABORT_CHARGING`: end the session.
+    #[serde(rename = "a")]
+    Abort,
 }
 
 /// An index key that leads to a session.

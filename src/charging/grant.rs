@@ -1,7 +1,6 @@
 //! Answers to what a request asks for, rating group by rating group: one's refusal never fails the others.
 
 use super::command::{Container, Indicator, Invocation, Trigger, UnitUsage};
-use super::decide::Work;
 use super::decision::{GroupResult, ResultCode};
 use super::journal::MoveKind;
 use super::rating::Rated;
@@ -9,6 +8,7 @@ use super::session::{Grant, Service, SessionState};
 use super::tariff::{FinalUnit, Metered, PlanInForce, Rule};
 use super::time::Span;
 use super::units::{Units, share};
+use super::work::Work;
 
 /// TS 32.291 6.1.8: the consumer understands that quota management may stop and start again.
 const FEATURE_CHFCQM: u64 = 1;
@@ -22,9 +22,14 @@ impl<'a> Work<'a> {
         failed: &[Option<ResultCode>],
     ) -> Vec<GroupResult> {
         for usage in self.answerable(invocation) {
+            let quota = self.session.quota_at(&usage.key);
             if wanted(usage).is_none() && ends_grant(invocation, usage) {
-                let quota = self.session.quota_at(&usage.key);
                 self.give_back(quota);
+            }
+            if let Some(quota) = self.session.quotas.get_mut(quota)
+                && !usage.containers.is_empty()
+            {
+                quota.expired = false;
             }
         }
         let mut results = Vec::new();
@@ -37,7 +42,7 @@ impl<'a> Work<'a> {
                     Some(code) => GroupResult::without_grant(quota, code),
                     None => self.grant(quota, usage, asked),
                 };
-                self.remember_code(quota, result.code);
+                self.remember_result(quota, &result);
                 results.push(result);
             } else if !usage.containers.is_empty() {
                 results.push(GroupResult::without_grant(quota, failed.unwrap_or(self.standing_code(quota, usage))));
@@ -74,7 +79,7 @@ impl<'a> Work<'a> {
                 (Some(asked), None) => self.debit_at_once(quota, usage, asked),
                 (None, None) => GroupResult::without_grant(quota, self.standing_code(quota, usage)),
             };
-            self.remember_code(quota, result.code);
+            self.remember_result(quota, &result);
             results.push(result);
         }
         results
@@ -90,18 +95,32 @@ impl<'a> Work<'a> {
 
     /// Ends a quota's grant and gives back what is still held for it. What expired while it was held is gone.
     pub(super) fn give_back(&mut self, quota: usize) {
+        self.let_go(quota, MoveKind::Release);
+    }
+
+    /// As `give_back`, because nothing was reported in time.
+    pub(super) fn expire(&mut self, quota: usize) {
+        self.let_go(quota, MoveKind::Expire);
+        if let Some(quota) = self.session.quotas.get_mut(quota) {
+            quota.expired = true;
+        }
+    }
+
+    fn let_go(&mut self, quota: usize, kind: MoveKind) {
         let Some(quota) = self.session.quotas.get_mut(quota) else { return };
         let Some(grant) = quota.grant.take() else { return };
         let (rating_group, version) = (quota.key.rating_group, grant.plan_version);
-        let moves = self.account.release(grant.reserved, MoveKind::Release);
+        let moves = self.account.release(grant.reserved, kind);
         self.moved(moves.into_iter().map(|one| one.for_usage(rating_group, None, Some(version))));
         let expired = self.account.expire(self.context.now);
         self.moved(expired);
     }
 
-    fn remember_code(&mut self, quota: usize, code: ResultCode) {
+    /// Keeps what later requests and a credit must know of an answer.
+    fn remember_result(&mut self, quota: usize, result: &GroupResult) {
         if let Some(quota) = self.session.quotas.get_mut(quota) {
-            quota.last_code = Some(code);
+            quota.last_code = Some(result.code);
+            quota.final_unit = result.granted.is_some() && result.final_unit.is_some();
         }
     }
 
@@ -164,13 +183,13 @@ impl<'a> Work<'a> {
         }
         let code = self.success(quota);
         if let Some(quota) = self.session.quotas.get_mut(quota) {
+            quota.expired = false;
             quota.grant = Some(Grant {
                 kind: tariff.kind,
                 granted: offer.units,
                 used: 0,
                 reserved: offer.reserved,
                 valid_until: offer.validity_secs.map(|secs| now.after(Span::from_secs(secs))),
-                final_unit: final_unit.is_some(),
                 plan_version: plan.plan.version,
             });
         }

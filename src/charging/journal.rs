@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::account::Balance;
+use super::cdr::CauseForRecordClosing;
 use super::command::{Block, Container, QuotaKey, Trigger};
 use super::decision::Answer;
 use super::ids::{AccountId, BalanceId, RatingGroup, SubscriberId, TariffPlanId};
@@ -20,6 +21,19 @@ pub struct Entry {
     pub account_version: u64,
     pub event: Event,
     pub moves: Vec<Move>,
+    /// The records that close with the entry, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub closings: Vec<Closing>,
+}
+
+/// Where and why a record closes. What the entry holds besides its containers belongs to the last record that it
+/// is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Closing {
+    pub cause: CauseForRecordClosing,
+    /// How many of the entry's containers, in their order and repeated ones included, are in it or in records before
+    /// it. `None` is all, and everything else that the entry holds.
+    pub containers: Option<u32>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,19 +51,40 @@ pub enum Event {
     /// Closed without a Release.
     #[serde(rename = "c")]
     Closed(ClosingCause),
+    /// What time or an operator did between two messages.
+    #[serde(rename = "m")]
+    Maintained {
+        /// Quotas whose validity had passed without a report.
+        expired: Vec<QuotaKey>,
+        told: Option<Told>,
+    },
+    /// A record of the session has been written to a file.
+    #[serde(rename = "f")]
+    Published(Published),
     /// A top-up; in the account's own journal.
     #[serde(rename = "p")]
     Credited { reference: Box<str> },
 }
 
 impl Entry {
+    /// For a session's journal, once a record stands in a file. It moves nothing, so it has no place among the
+    /// account's commits.
+    pub fn published(at: Timestamp, published: Published) -> Self {
+        let event = Event::Published(published);
+        Self { at, account_version: 0, event, moves: Vec::new(), closings: Vec::new() }
+    }
+
     /// The payer's plan, where the entry opens a session.
     pub fn plan(&self) -> Option<&TariffPlanId> {
         match &self.event {
             Event::Opened { header, .. } => header.plan.as_ref(),
-            Event::Updated(_) | Event::Released(_) | Event::Late { .. } | Event::Closed(_) | Event::Credited { .. } => {
-                None
-            }
+            Event::Updated(_)
+            | Event::Released(_)
+            | Event::Late { .. }
+            | Event::Closed(_)
+            | Event::Maintained { .. }
+            | Event::Published(_)
+            | Event::Credited { .. } => None,
         }
     }
 }
@@ -62,9 +97,54 @@ impl Event {
             | Self::Updated(invocation)
             | Self::Released(invocation)
             | Self::Late { invocation, .. } => Some(invocation),
-            Self::Closed(_) | Self::Credited { .. } => None,
+            Self::Closed(_) | Self::Maintained { .. } | Self::Published(_) | Self::Credited { .. } => None,
         }
     }
+}
+
+/// What a consumer is told between its messages.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Told {
+    /// Idle for too long: asked to report everything.
+    #[serde(rename = "p")]
+    Probe,
+    /// Asked to report these rating groups, and to ask for quota anew; none named is the whole session.
+    #[serde(rename = "r")]
+    Reauthorize(Vec<RatingGroup>),
+    /// Told to end.
+    #[serde(rename = "a")]
+    Abort(AbortReason),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AbortReason {
+    #[serde(rename = "o")]
+    Operator,
+    #[serde(rename = "b")]
+    SubscriberBlocked,
+    #[serde(rename = "d")]
+    SubscriberDeleted,
+}
+
+impl AbortReason {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Operator => "operator",
+            Self::SubscriberBlocked => "subscriber blocked",
+            Self::SubscriberDeleted => "subscriber deleted",
+        }
+    }
+}
+
+/// Where a record was written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Published {
+    /// The record's place among the session's, from 0.
+    pub part: u32,
+    /// TS 32.298 `localRecordSequenceNumber`, without gaps for each recording network function.
+    pub local_record_sequence_number: u32,
+    /// The file's name, without its directory.
+    pub file: Box<str>,
 }
 
 /// What stays the same for a whole session.
@@ -92,6 +172,10 @@ pub struct Invoked {
     /// Members of the request that are new or changed since the session's last entry, verbatim.
     pub blocks: Vec<Block>,
     pub answer: Answer,
+    /// Quotas that no request of the session had named before, in the order of their positions, which the answers
+    /// speak of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub quotas: Vec<QuotaKey>,
 }
 
 /// One `multipleUnitUsage` item's containers.
@@ -134,6 +218,8 @@ pub enum MoveKind {
     Debit,
     #[serde(rename = "g")]
     Release,
+    /// By time. Of a balance, what was there and not held is gone; of a reservation, which names its rating group, what
+    /// was held is free again.
     #[serde(rename = "x")]
     Expire,
     #[serde(rename = "a")]

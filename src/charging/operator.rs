@@ -57,7 +57,7 @@ pub fn credit(
     let mut moves = account.expire(now);
     moves.push(add(now, &mut account, credit)?);
     let event = Event::Credited { reference: credit.reference.clone() };
-    Ok((account, Entry { at: now, account_version: version_after, event, moves }))
+    Ok((account, Entry { at: now, account_version: version_after, event, moves, closings: Vec::new() }))
 }
 
 /// A new account with what it has from the start.
@@ -79,6 +79,7 @@ pub fn open_account(
         account_version: 1,
         event: Event::Credited { reference: first.reference.clone() },
         moves,
+        closings: Vec::new(),
     });
     Ok((account, entry))
 }

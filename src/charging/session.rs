@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::account::Reservation;
+use super::cdr::CauseForRecordClosing;
 use super::command::{Block, Indicator, QuotaKey};
+use super::decide::Rules;
 use super::decision::{Answer, ResultCode};
 use super::ids::{AccountId, ChargingDataRef, RatingGroup, SubscriberId, TariffPlanId};
 use super::money::Amount;
@@ -32,7 +34,7 @@ pub struct ChargingSession {
     pub containers: ContainerMemory,
     pub quotas: Vec<Quota>,
     pub meters: Vec<Meter>,
-    /// Hashes of the blocks recorded last, to record only what changes.
+    /// Marks of the blocks recorded last, to record only what changes: 48 bits of their hashes, and their lengths.
     pub blocks: Vec<(Box<str>, u64)>,
     /// Money charged so far.
     pub charged: Amount,
@@ -40,6 +42,18 @@ pub struct ChargingSession {
     pub timer_at: Option<Timestamp>,
     /// Index key of consumer, subscriber and PDU session, as two halves.
     pub pdu_session_key: Option<(u64, u64)>,
+    pub record: RecordSoFar,
+}
+
+/// The record that a session collects for now.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordSoFar {
+    /// How many records of the session have closed.
+    pub part: u32,
+    /// `None` is the session's own opening.
+    pub opened_at: Option<Timestamp>,
+    /// Octets collected besides the blocks, as `parts` estimates them.
+    pub octets: u32,
 }
 
 /// Which of the two charging services the session was opened through.
@@ -77,6 +91,39 @@ pub enum ClosingCause {
     /// The consumer opened another session for the same PDU session.
     #[serde(rename = "s")]
     Superseded,
+    /// Idle for too long, and the question whether it still lives was not answered or could not be asked.
+    #[serde(rename = "i")]
+    Idle,
+    /// Told to end, and no Release came.
+    #[serde(rename = "u")]
+    AbortUnanswered,
+    /// Ended by the operator, and the consumer could not be told.
+    #[serde(rename = "a")]
+    Aborted,
+    /// The consumer no longer knows the session.
+    #[serde(rename = "g")]
+    ConsumerGone,
+}
+
+impl ClosingCause {
+    /// What its record says of it.
+    pub const fn of_record(self) -> CauseForRecordClosing {
+        match self {
+            Self::Released | Self::Event => CauseForRecordClosing::NormalRelease,
+            Self::Aborted => CauseForRecordClosing::ManagementIntervention,
+            Self::Superseded | Self::Idle | Self::AbortUnanswered | Self::ConsumerGone => {
+                CauseForRecordClosing::AbnormalRelease
+            }
+        }
+    }
+
+    /// It is certain that no Release came where one had to come.
+    pub const fn lost_the_release(self) -> bool {
+        match self {
+            Self::Released | Self::Event | Self::Aborted => false,
+            Self::Superseded | Self::Idle | Self::AbortUnanswered | Self::ConsumerGone => true,
+        }
+    }
 }
 
 /// Who pays for a session.
@@ -177,6 +224,11 @@ pub struct Quota {
     pub used: u64,
     /// What the last request for quota was answered.
     pub last_code: Option<ResultCode>,
+    /// The last grant was announced as the last one there is.
+    pub final_unit: bool,
+    /// The grant expired unreported: what is reported next was used under it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub expired: bool,
 }
 
 /// Units that the consumer may use.
@@ -187,7 +239,6 @@ pub struct Grant {
     pub used: u64,
     pub reserved: Vec<Reservation>,
     pub valid_until: Option<Timestamp>,
-    pub final_unit: bool,
     /// Version of the plan that usage of this grant is rated with.
     pub plan_version: u32,
 }
@@ -208,6 +259,8 @@ const FORGOTTEN_MAX: usize = 12;
 const CONTAINERS_KEPT: usize = 8;
 /// All containers of the latest request are remembered, up to this many; every session's document carries them.
 const CONTAINERS_MAX: usize = 256;
+/// The part of a block's mark that is its length; longer ones count as this.
+const LENGTH_BITS: u64 = 0xFFFF;
 /// Ranges of numbers; a consumer that leaves more gaps than this has its oldest ones taken as seen.
 const RANGES_MAX: usize = 16;
 
@@ -245,20 +298,46 @@ impl ChargingSession {
     /// The position of a quota, made when there is none.
     pub fn quota_at(&mut self, key: &QuotaKey) -> usize {
         self.quotas.iter().position(|quota| quota.key == *key).unwrap_or_else(|| {
-            self.quotas.push(Quota { key: key.clone(), grant: None, used: 0, last_code: None });
+            self.quotas.push(Quota {
+                key: key.clone(),
+                grant: None,
+                used: 0,
+                last_code: None,
+                final_unit: false,
+                expired: false,
+            });
             self.quotas.len().saturating_sub(1)
         })
     }
 
     /// Takes note of a block; answers whether it is new or has changed.
     pub fn notes_change(&mut self, block: &Block) -> bool {
+        let length = u64::try_from(block.json.len()).unwrap_or(u64::MAX).min(LENGTH_BITS);
+        let mark = (block.hash & !LENGTH_BITS) | length;
         match self.blocks.iter_mut().find(|(name, _)| *name == block.name) {
-            Some((_, known)) => std::mem::replace(known, block.hash) != block.hash,
+            // Another spelling of the same content is no change.
+            Some((_, known)) if (*known ^ mark) & !LENGTH_BITS == 0 => false,
+            Some((_, known)) => {
+                *known = mark;
+                true
+            }
             None => {
-                self.blocks.push((block.name.clone(), block.hash));
+                self.blocks.push((block.name.clone(), mark));
                 true
             }
         }
+    }
+
+    /// What is left of `octets_max` for containers, beside the blocks that stand in each record of the session. At
+    /// least a quarter, so that large blocks do not make a record of every container.
+    pub fn room_for_containers(&self, octets_max: u32) -> u32 {
+        let sizes = self.blocks.iter().map(|(name, mark)| {
+            u32::try_from(mark & LENGTH_BITS)
+                .unwrap_or(u32::MAX)
+                .saturating_add(u32::try_from(name.len()).unwrap_or(u32::MAX))
+        });
+        let blocks = sizes.fold(0, u32::saturating_add);
+        octets_max.saturating_sub(blocks).max(octets_max / 4)
     }
 
     /// Usage so far at a price.
@@ -280,14 +359,26 @@ impl ChargingSession {
         }
     }
 
-    /// When something must happen to the session if no message comes before.
-    pub fn due_at(&self, supervision: Span, validity_grace: Span) -> Option<Timestamp> {
-        if self.is_closed() {
-            return None;
+    /// When something must happen to the session if no message comes before; `None` when nothing ever must.
+    pub fn due_at(&self, rules: &Rules) -> Option<Timestamp> {
+        let patience = self.patience_ends(rules)?;
+        let quotas = self.quotas.iter().filter_map(|quota| quota.expires_at(rules));
+        Some(quotas.chain(self.record_full_at(rules)).fold(patience, Timestamp::min))
+    }
+
+    /// When the silence of the consumer has lasted too long.
+    pub fn patience_ends(&self, rules: &Rules) -> Option<Timestamp> {
+        match self.state {
+            SessionState::Active => Some(self.updated_at.after(rules.supervision)),
+            SessionState::Probing { since } => Some(since.after(rules.probe_guard)),
+            SessionState::Aborting { since } => Some(since.after(rules.abort_guard)),
+            SessionState::Closed { .. } => None,
         }
-        let quotas = self.quotas.iter().filter_map(|quota| quota.grant.as_ref()?.valid_until);
-        let expiry = quotas.map(|until| until.after(validity_grace)).min();
-        Some(expiry.into_iter().fold(self.updated_at.after(supervision), Timestamp::min))
+    }
+
+    /// When the record has been open for as long as one may be.
+    pub fn record_full_at(&self, rules: &Rules) -> Option<Timestamp> {
+        Some(self.record.opened_at.unwrap_or(self.opened_at).after(rules.record_open_max?))
     }
 
     /// When the store drops the document, if nothing comes before.
@@ -300,9 +391,28 @@ impl ChargingSession {
         }
     }
 
-    /// Some quota of the rating group holds a grant.
+    /// Some quota of the rating group holds a grant, or held one that expired before its usage was reported.
     pub fn holds_grant(&self, rating_group: RatingGroup) -> bool {
-        self.quotas.iter().any(|quota| quota.key.rating_group == rating_group && quota.grant.is_some())
+        let of_group = self.quotas.iter().filter(|quota| quota.key.rating_group == rating_group);
+        of_group.into_iter().any(|quota| quota.grant.is_some() || quota.expired)
+    }
+
+    /// The rating groups with quotas, each once.
+    pub fn rating_groups(&self) -> Vec<RatingGroup> {
+        self.groups_where(|_| true)
+    }
+
+    /// The rating groups that a credit concerns: refused for want of it, or granted what was left of it.
+    pub fn ran_out_groups(&self) -> Vec<RatingGroup> {
+        self.groups_where(|quota| quota.final_unit || quota.last_code == Some(ResultCode::QuotaLimitReached))
+    }
+
+    fn groups_where(&self, is_one: impl Fn(&Quota) -> bool) -> Vec<RatingGroup> {
+        let mut groups: Vec<_> =
+            self.quotas.iter().filter(|quota| is_one(quota)).map(|quota| quota.key.rating_group).collect();
+        groups.sort_unstable();
+        groups.dedup();
+        groups
     }
 
     /// The versions of the payer's plan that a decision over this session may ask for.
@@ -312,6 +422,23 @@ impl ChargingSession {
             let versions = grants().map(|grant| grant.plan_version).chain([payer.plan_version]);
             versions.map(|version| (&payer.plan, version))
         })
+    }
+}
+
+impl Quota {
+    /// When its grant counts as unused, unless a report comes before.
+    pub fn expires_at(&self, rules: &Rules) -> Option<Timestamp> {
+        Some(self.grant.as_ref()?.valid_until?.after(rules.validity_grace))
+    }
+}
+
+impl RecordSoFar {
+    /// Closes the record and opens the next; answers the closed one's place.
+    pub fn close(&mut self, now: Timestamp) -> u32 {
+        let part = self.part;
+        self.part = part.saturating_add(1);
+        self.opened_at = Some(now);
+        part
     }
 }
 

@@ -1,7 +1,6 @@
 //! Debits of reported usage: every container once, whatever it was merged with, at the price of the time of use.
 
 use super::command::{Container, Indicator, Invocation, OneTime, UnitUsage};
-use super::decide::Work;
 use super::decision::{Rejection, ResultCode};
 use super::journal::Reported;
 use super::rating::{Rated, UsedDuring};
@@ -9,6 +8,7 @@ use super::replay::seen_container;
 use super::session::{Quota, SeenContainer, Service};
 use super::tariff::{PlanInForce, Rule};
 use super::units::{UnitKind, Units};
+use super::work::Work;
 
 /// How reported usage is to be treated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,6 +13,9 @@ impl Timestamp {
     const MAX_MILLIS: i64 = 253_402_207_200_000;
     const MIN_MILLIS: i64 = -62_135_596_800_000;
 
+    /// Later than anything that happens.
+    pub const LATEST: Self = Self(Self::MAX_MILLIS);
+
     pub const fn from_millis(millis: i64) -> Self {
         if millis > Self::MAX_MILLIS {
             Self(Self::MAX_MILLIS)
@@ -53,6 +56,11 @@ impl Timestamp {
         jiff::Timestamp::from_millisecond(self.0)
             .expect("the constructor keeps every timestamp inside the calendar")
             .to_zoned(zone.clone())
+    }
+
+    /// RFC 3339 in UTC, with milliseconds: the spelling of every time that leaves the program as text.
+    pub fn rfc3339(self) -> String {
+        self.in_zone(&TimeZone::UTC).strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
     }
 }
 

@@ -5,14 +5,15 @@
 //! overwritten in place; nothing sweeps it, because no test lives long enough to care.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{
-    AccountKey, Commit, Document, Due, Error, Identity, IndexKey, JournalKey, List, Listing, Load, OutboxId, Page,
-    Partition, ReferenceKind, SessionWrite, Snapshot, Store, TimerWrite, Version,
+    AccountKey, Commit, Document, Due, Error, Identity, IndexKey, Indexed, JournalKey, List, Listing, Load, OutboxId,
+    Page, Partition, Queue, ReferenceKind, SessionWrite, Snapshot, Store, TimerWrite, Version, Work,
 };
 use crate::charging::ids::ChargingDataRef;
 use crate::charging::time::{Span, Timestamp};
@@ -32,7 +33,15 @@ pub struct MemoryStore {
 #[derive(Default)]
 struct Kept {
     homes: HashMap<Partition, Home>,
-    references: HashMap<(ReferenceKind, Box<str>), Document>,
+    references: HashMap<(ReferenceKind, Box<str>), Reference>,
+    /// What, and whose it is.
+    leases: HashMap<Box<str>, Expiring<Box<str>>>,
+}
+
+/// The last version there was, and what it holds; `None` once it is deleted.
+struct Reference {
+    version: Version,
+    bytes: Option<Bytes>,
 }
 
 /// What one partition holds.
@@ -41,12 +50,18 @@ struct Home {
     accounts: HashMap<AccountKey, Document>,
     sessions: HashMap<ChargingDataRef, Expiring<Document>>,
     index: HashMap<IndexKey, Expiring<Bytes>>,
-    journals: HashMap<JournalKey, Vec<Bytes>>,
+    journals: HashMap<JournalKey, Expiring<Vec<Bytes>>>,
     timers: HashMap<ChargingDataRef, Timestamp>,
     listed: HashMap<ChargingDataRef, (AccountKey, Listing)>,
-    outbox: BTreeMap<u64, Bytes>,
-    /// Position of the newest outbox entry there ever was, so that positions grow even across an empty outbox.
-    outbox_last: u64,
+    records: Outbox,
+    notifications: Outbox,
+}
+
+#[derive(Default)]
+struct Outbox {
+    entries: BTreeMap<u64, Bytes>,
+    /// Position of the newest entry there ever was, so that positions grow even across an empty outbox.
+    last: u64,
 }
 
 struct Expiring<T> {
@@ -61,7 +76,13 @@ impl<T: Clone> Expiring<T> {
     }
 
     fn at(&self, now: Timestamp) -> Option<T> {
-        self.until.is_none_or(|until| now < until).then(|| self.value.clone())
+        self.is_alive(now).then(|| self.value.clone())
+    }
+}
+
+impl<T> Expiring<T> {
+    fn is_alive(&self, now: Timestamp) -> bool {
+        self.until.is_none_or(|until| now < until)
     }
 }
 
@@ -113,7 +134,10 @@ impl Store for MemoryStore {
 
     async fn journal(&self, key: &JournalKey) -> Result<Vec<Bytes>, Error> {
         let (JournalKey::Session(account, _) | JournalKey::Account(account)) = key;
-        Ok(self.kept().home(account.partition()).journals.get(key).cloned().unwrap_or_default())
+        let now = self.clock.now();
+        let mut kept = self.kept();
+        let journal = kept.home(account.partition()).journals.get(key);
+        Ok(journal.and_then(|journal| journal.at(now)).unwrap_or_default())
     }
 
     async fn due(&self, partition: Partition, now: Timestamp, limit: usize) -> Result<Vec<Due>, Error> {
@@ -134,21 +158,106 @@ impl Store for MemoryStore {
         Ok(claimed)
     }
 
-    async fn outbox(&self, partition: Partition, limit: usize) -> Result<Vec<(OutboxId, Bytes)>, Error> {
+    async fn look(&self, partitions: &[Partition], now: Timestamp) -> Result<Vec<Work>, Error> {
         let mut kept = self.kept();
-        let entries = kept.home(partition).outbox.iter().take(limit);
-        Ok(entries.map(|(at, bytes)| (outbox_id(*at), bytes.clone())).collect())
+        let work = partitions.iter().map(|partition| {
+            let home = kept.home(*partition);
+            Work {
+                partition: *partition,
+                due: home.timers.values().any(|at| *at <= now),
+                records: !home.records.entries.is_empty(),
+                notifications: !home.notifications.entries.is_empty(),
+            }
+        });
+        Ok(work.filter(|work| work.due || work.records || work.notifications).collect())
     }
 
-    async fn acknowledge(&self, partition: Partition, id: &OutboxId) -> Result<(), Error> {
-        if let Ok(at) = u64::from_str_radix(&id.0, 16) {
-            self.kept().home(partition).outbox.remove(&at);
+    async fn outbox(
+        &self,
+        partition: Partition,
+        queue: Queue,
+        after: Option<&OutboxId>,
+        limit: usize,
+    ) -> Result<Vec<(OutboxId, Bytes)>, Error> {
+        let after = match after {
+            Some(id) => position(id).ok_or_else(|| Error::corrupt("an outbox id that no store in memory gave"))?,
+            None => 0,
+        };
+        let mut kept = self.kept();
+        let later = kept.home(partition).outbox(queue).entries.range((Bound::Excluded(after), Bound::Unbounded));
+        Ok(later.take(limit).map(|(at, bytes)| (outbox_id(*at), bytes.clone())).collect())
+    }
+
+    async fn acknowledge(&self, partition: Partition, queue: Queue, ids: &[OutboxId]) -> Result<(), Error> {
+        let mut kept = self.kept();
+        let entries = &mut kept.home(partition).outbox(queue).entries;
+        for at in ids.iter().filter_map(position) {
+            entries.remove(&at);
         }
         Ok(())
     }
 
+    async fn retire(
+        &self,
+        account: AccountKey,
+        key: &ChargingDataRef,
+        entry: Option<Bytes>,
+        lives_for: Span,
+    ) -> Result<(), Error> {
+        let now = self.clock.now();
+        let mut kept = self.kept();
+        let journal = kept.home(account.partition()).session_journal(now, account, key);
+        journal.value.extend(entry);
+        journal.until = Some(now.after(lives_for));
+        Ok(())
+    }
+
+    async fn scan(&self, cursor: Option<&str>, limit: usize) -> Result<Page, Error> {
+        let now = self.clock.now();
+        let kept = self.kept();
+        let sessions = kept.homes.values().flat_map(|home| &home.sessions);
+        let alive = sessions.filter(|(_, document)| document.is_alive(now));
+        let all = alive.map(|(key, _)| (key.to_string(), key.as_str().into())).collect();
+        Ok(page(all, cursor, limit))
+    }
+
+    async fn indexes(&self, account: AccountKey, key: &ChargingDataRef) -> Result<Indexed, Error> {
+        let mut kept = self.kept();
+        let home = kept.home(account.partition());
+        let listed = home.listed.get(key).filter(|(of, _)| *of == account);
+        Ok(Indexed {
+            timer: home.timers.get(key).copied(),
+            listed_open: listed.is_some_and(|(_, listing)| opened(*listing).is_some()),
+        })
+    }
+
+    async fn drop_indexes(&self, account: AccountKey, key: &ChargingDataRef) -> Result<bool, Error> {
+        let now = self.clock.now();
+        let mut kept = self.kept();
+        let home = kept.home(account.partition());
+        if home.session(now, key).is_some() {
+            return Ok(false);
+        }
+        home.timers.remove(key);
+        if home.listed.get(key).is_some_and(|(_, listing)| opened(*listing).is_some()) {
+            home.listed.remove(key);
+        }
+        Ok(true)
+    }
+
+    async fn lease(&self, what: &str, owner: &str, lives_for: Span) -> Result<bool, Error> {
+        let now = self.clock.now();
+        let mut kept = self.kept();
+        let held = kept.leases.get(what).and_then(|lease| lease.at(now));
+        if held.is_some_and(|held| *held != *owner) {
+            return Ok(false);
+        }
+        kept.leases.insert(what.into(), Expiring::new(now, owner.into(), Some(lives_for)));
+        Ok(true)
+    }
+
     async fn reference(&self, kind: ReferenceKind, id: &str) -> Result<Option<Document>, Error> {
-        Ok(self.kept().references.get(&(kind, id.into())).cloned())
+        Ok(self.kept().references.get(&(kind, id.into())).and_then(Reference::document))
     }
 
     async fn put_reference(
@@ -160,27 +269,36 @@ impl Store for MemoryStore {
     ) -> Result<(), Error> {
         let mut kept = self.kept();
         let key = (kind, id.into());
-        if version_of(kept.references.get(&key)) != expected {
+        let before = kept.references.get(&key);
+        if version_of(before.and_then(Reference::document).as_ref()) != expected {
             return Err(Error::Conflict(None));
         }
+        let last = before.map_or(Version::ABSENT, |before| before.version);
         match document {
-            Some(bytes) => kept.references.insert(key, Document { version: expected.next(), bytes }),
-            None => kept.references.remove(&key),
-        };
+            Some(bytes) => {
+                kept.references.insert(key, Reference { version: last.next(), bytes: Some(bytes) });
+            }
+            None if expected == Version::ABSENT => {}
+            None => {
+                kept.references.insert(key, Reference { version: last, bytes: None });
+            }
+        }
         Ok(())
     }
 
     async fn list(&self, list: &List, cursor: Option<&str>, limit: usize) -> Result<Page, Error> {
+        let now = self.clock.now();
         let mut kept = self.kept();
         let all = match list {
-            List::References(kind) => kept.references_of(*kind),
-            List::OpenSessions(partition) => kept.home(*partition).listed(|_, listing| opened(listing)),
-            List::ClosedSessions(partition) => kept.home(*partition).listed(|_, listing| closed(listing)),
+            List::References(kind) => kept.references_under(*kind, ""),
+            List::ReferencesUnder(kind, prefix) => kept.references_under(*kind, prefix),
+            List::OpenSessions(partition) => kept.home(*partition).listed(now, |_, listing| opened(listing)),
+            List::ClosedSessions(partition) => kept.home(*partition).listed(now, |_, listing| closed(listing)),
             List::OpenSessionsOf(account) => {
-                kept.home(account.partition()).listed(|of, listing| opened(listing).filter(|_| of == *account))
+                kept.home(account.partition()).listed(now, |of, listing| opened(listing).filter(|_| of == *account))
             }
             List::ClosedSessionsOf(account) => {
-                kept.home(account.partition()).listed(|of, listing| closed(listing).filter(|_| of == *account))
+                kept.home(account.partition()).listed(now, |of, listing| closed(listing).filter(|_| of == *account))
             }
         };
         Ok(page(all, cursor, limit))
@@ -196,9 +314,16 @@ impl Kept {
         self.homes.entry(partition).or_default()
     }
 
-    fn references_of(&self, kind: ReferenceKind) -> BTreeMap<String, Box<str>> {
-        let ids = self.references.keys().filter(|(of, _)| *of == kind).map(|(_, id)| id);
+    fn references_under(&self, kind: ReferenceKind, prefix: &str) -> BTreeMap<String, Box<str>> {
+        let there = self.references.iter().filter(|(_, reference)| reference.bytes.is_some());
+        let ids = there.filter(|((of, id), _)| *of == kind && id.starts_with(prefix)).map(|((_, id), _)| id);
         ids.map(|id| (id.to_string(), id.clone())).collect()
+    }
+}
+
+impl Reference {
+    fn document(&self) -> Option<Document> {
+        self.bytes.clone().map(|bytes| Document { version: self.version, bytes })
     }
 }
 
@@ -230,14 +355,16 @@ impl Home {
             self.accounts.insert(commit.account, Document { version: commit.account_expected.next(), bytes });
         }
         if let Some(entry) = commit.account_journal.clone() {
-            self.journals.entry(JournalKey::Account(commit.account)).or_default().push(entry);
+            let journal = self.journals.entry(JournalKey::Account(commit.account));
+            journal.or_insert_with(|| Expiring::new(now, Vec::new(), None)).value.push(entry);
         }
         for write in &commit.sessions {
             self.write_session(now, commit.account, write);
         }
-        for entry in &commit.outbox {
-            self.outbox_last += 1;
-            self.outbox.insert(self.outbox_last, entry.clone());
+        for (queue, entry) in &commit.outbox {
+            let outbox = self.outbox(*queue);
+            outbox.last += 1;
+            outbox.entries.insert(outbox.last, entry.clone());
         }
         for write in &commit.index {
             self.index.insert(write.key, Expiring::new(now, write.value.clone(), write.lives_for));
@@ -246,6 +373,9 @@ impl Home {
 
     fn write_session(&mut self, now: Timestamp, account: AccountKey, write: &SessionWrite) {
         let key = &write.key;
+        if let Some(entry) = write.journal.clone() {
+            self.session_journal(now, account, key).value.push(entry);
+        }
         let document = Document { version: write.expected.next(), bytes: write.document.clone() };
         self.sessions.insert(key.clone(), Expiring::new(now, document, Some(write.lives_for)));
         match write.timer {
@@ -256,8 +386,35 @@ impl Home {
         if write.listing != Listing::Keep {
             self.listed.insert(key.clone(), (account, write.listing));
         }
-        if let Some(entry) = write.journal.clone() {
-            self.journals.entry(JournalKey::Session(account, key.clone())).or_default().push(entry);
+    }
+
+    /// The journal as it is to be appended to: one that has ended begins anew, and was the last reason for the closed
+    /// session to be listed.
+    fn session_journal(
+        &mut self,
+        now: Timestamp,
+        account: AccountKey,
+        key: &ChargingDataRef,
+    ) -> &mut Expiring<Vec<Bytes>> {
+        if self.journal_has_ended(now, account, key) {
+            self.journals.remove(&JournalKey::Session(account, key.clone()));
+            if self.listed.get(key).is_some_and(|(_, listing)| closed(*listing).is_some()) {
+                self.listed.remove(key);
+            }
+        }
+        let journal = self.journals.entry(JournalKey::Session(account, key.clone()));
+        journal.or_insert_with(|| Expiring::new(now, Vec::new(), None))
+    }
+
+    fn journal_has_ended(&self, now: Timestamp, account: AccountKey, key: &ChargingDataRef) -> bool {
+        let journal = self.journals.get(&JournalKey::Session(account, key.clone()));
+        journal.is_some_and(|journal| !journal.is_alive(now))
+    }
+
+    fn outbox(&mut self, queue: Queue) -> &mut Outbox {
+        match queue {
+            Queue::Records => &mut self.records,
+            Queue::Notifications => &mut self.notifications,
         }
     }
 
@@ -270,10 +427,16 @@ impl Home {
     }
 
     /// The sessions for which `since` names a time, in the order of these times.
-    fn listed(&self, since: impl Fn(AccountKey, Listing) -> Option<Timestamp>) -> BTreeMap<String, Box<str>> {
+    fn listed(
+        &self,
+        now: Timestamp,
+        since: impl Fn(AccountKey, Listing) -> Option<Timestamp>,
+    ) -> BTreeMap<String, Box<str>> {
         let position = |at: Timestamp, key: &ChargingDataRef| format!("{:016x}.{key}", sortable(at));
         let of = |(key, (account, listing)): (&ChargingDataRef, &(AccountKey, Listing))| {
-            since(*account, *listing).map(|at| (position(at, key), key.as_str().into()))
+            let is_over = closed(*listing).is_some() && self.journal_has_ended(now, *account, key);
+            let at = since(*account, *listing).filter(|_| !is_over)?;
+            Some((position(at, key), key.as_str().into()))
         };
         self.listed.iter().filter_map(of).collect()
     }
@@ -285,6 +448,11 @@ fn version_of(document: Option<&Document>) -> Version {
 
 fn outbox_id(at: u64) -> OutboxId {
     OutboxId(format!("{at:016x}").into())
+}
+
+/// `None` for a text that [`outbox_id`] never made.
+fn position(id: &OutboxId) -> Option<u64> {
+    u64::from_str_radix(&id.0, 16).ok().filter(|at| outbox_id(*at) == *id)
 }
 
 fn opened(listing: Listing) -> Option<Timestamp> {

@@ -9,7 +9,8 @@
 //! - A commit happens as a whole or not at all, and only if every version is the one that was read.
 //! - A document's version starts at 1 and grows by one with every write; `Version::ABSENT` (0) means "not there".
 //! - `load` reads account, session and index entries of one partition as one consistent snapshot.
-//! - Journals and the outbox only grow, in the order of the commits, until they are acknowledged or expire.
+//! - Journals and the two outboxes only grow, in the order of the commits, until they are retired or acknowledged.
+//! - An id of an outbox is given once: whoever remembers the last one that was dealt with has missed nothing after it.
 //! - After `Ok` from `commit` the change survives what the configured durability says it survives.
 //! - Every call ends within the configured deadline; dropping its future never leaves half a commit.
 
@@ -77,8 +78,8 @@ pub struct Commit {
     pub account_journal: Option<Bytes>,
     /// Usually one; two when a session supersedes another.
     pub sessions: Vec<SessionWrite>,
-    /// Appended to the partition's outbox, in this order.
-    pub outbox: Vec<Bytes>,
+    /// Appended to the partition's outboxes, each in this order.
+    pub outbox: Vec<(Queue, Bytes)>,
     pub index: Vec<IndexWrite>,
 }
 
@@ -92,7 +93,8 @@ pub struct SessionWrite {
     pub lives_for: Span,
     pub timer: TimerWrite,
     pub listing: Listing,
-    /// Appended to the session's journal, which has no TTL of its own until its record is published.
+    /// Appended to the session's journal, which is kept for ever until [`Store::retire`] gives it an end. A journal
+    /// that has one keeps it; after that end, what is appended begins a new journal that is kept for ever.
     pub journal: Option<Bytes>,
 }
 
@@ -101,7 +103,7 @@ pub struct SessionWrite {
 pub enum TimerWrite {
     /// The entry there is early enough: the usual case, which costs nothing.
     Keep,
-    /// Sets the entry, whether or not there was one.
+    /// Sets the entry, earlier or later, whether or not there was one.
     At(Timestamp),
     Remove,
 }
@@ -140,9 +142,37 @@ pub struct Due {
     pub at: Timestamp,
 }
 
-/// Position of an outbox entry inside its partition, growing.
+/// One of the two outboxes of a partition. They are apart because a target that does not answer must not hold up the
+/// other kind of work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Queue {
+    /// Records that can be written.
+    Records,
+    /// What network functions have to be told.
+    Notifications,
+}
+
+/// Position of an entry in one outbox of one partition. Later entries have greater ids, also after everything was
+/// acknowledged and after a restart of the store.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub struct OutboxId(pub Box<str>);
+
+/// What waits in one partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Work {
+    pub partition: Partition,
+    /// Some session's timer entry is due.
+    pub due: bool,
+    pub records: bool,
+    pub notifications: bool,
+}
+
+/// Which entries of its partition name a session, to be compared with its document.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Indexed {
+    pub timer: Option<Timestamp>,
+    pub listed_open: bool,
+}
 
 /// Kinds of documents outside the partitions: few writes, read by every create.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -156,6 +186,12 @@ pub enum ReferenceKind {
     /// Rewritten after every change of a tariff plan, so that reading this one tells whether any has changed; the id
     /// is `plans`.
     CatalogStamp,
+    /// Which records are on their way into which file; the id is `export`.
+    ExportState,
+    /// How far the records of a partition are written; the id is the partition's number.
+    CdrSegments,
+    CdrBatch,
+    CdrSequence,
 }
 
 /// What `list` can page through.
@@ -163,9 +199,12 @@ pub enum ReferenceKind {
 pub enum List {
     /// Ids of the documents of a kind, in the order of their bytes.
     References(ReferenceKind),
+    /// Those of them that begin with this text.
+    ReferencesUnder(ReferenceKind, Box<str>),
     /// References of the open sessions of one partition, in a stable order of the store's own.
     OpenSessions(Partition),
-    /// References of the closed sessions of one partition whose journals are kept, in the order of their closing.
+    /// References of the closed sessions of one partition whose journals are kept, in the order of their closing. One
+    /// that closed without a journal, or whose journal had ended and began anew, may be missing.
     ClosedSessions(Partition),
     /// References of the open sessions of one account, in a stable order of the store's own.
     OpenSessionsOf(AccountKey),
@@ -288,15 +327,63 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<Due>, Error>;
 
-    /// The oldest outbox entries of a partition, in order; they stay until acknowledged.
-    async fn outbox(&self, partition: Partition, limit: usize) -> Result<Vec<(OutboxId, Bytes)>, Error>;
+    /// Which of these partitions have something to do, in the order given; the others are left out. Cheap enough to look
+    /// at all partitions every second: one round trip for each 64 of them. What is written meanwhile may or may not be
+    /// seen, so a partition that is left out is idle and no more.
+    async fn look(&self, partitions: &[Partition], now: Timestamp) -> Result<Vec<Work>, Error>;
 
-    /// Removes the entry; removing it again changes nothing.
-    async fn acknowledge(&self, partition: Partition, id: &OutboxId) -> Result<(), Error>;
+    /// Entries of one outbox after `after`, or from the oldest, in order and at most `limit`; none only when there are
+    /// none. They stay until acknowledged. An id that no store of this kind ever gave is `Corrupt`.
+    async fn outbox(
+        &self,
+        partition: Partition,
+        queue: Queue,
+        after: Option<&OutboxId>,
+        limit: usize,
+    ) -> Result<Vec<(OutboxId, Bytes)>, Error>;
+
+    /// Removes any number of entries; removing them again changes nothing. When it fails some may be gone.
+    async fn acknowledge(&self, partition: Partition, queue: Queue, ids: &[OutboxId]) -> Result<(), Error>;
+
+    /// For a closed session whose record is published. Appends a last journal entry, if any, and lets the journal end
+    /// after `lives_for`, counted from this call. With the journal go the session's closed listings; its document keeps
+    /// its own life, and once both have ended nothing of the session is left.
+    ///
+    /// Repeating it renews the journal's life and changes nothing else, except that it appends the entry again. It
+    /// checks no version: a commit before or after it, such as late usage, is not disturbed. On `Unavailable` with
+    /// `Applied::Unknown` it may or may not have happened.
+    async fn retire(
+        &self,
+        account: AccountKey,
+        key: &ChargingDataRef,
+        entry: Option<Bytes>,
+        lives_for: Span,
+    ) -> Result<(), Error>;
+
+    /// References of the sessions that have a document, of the whole store and in no order, found by the documents
+    /// themselves and not by any index. Each that exists from the first page to the last comes at least once. `limit`
+    /// is about how much one page looks through: a page may be short or empty, and the last one is still the one
+    /// without `next`.
+    async fn scan(&self, cursor: Option<&str>, limit: usize) -> Result<Page, Error>;
+
+    /// What names a session in its partition's timers and among its account's open sessions. An ordinary commit repairs
+    /// what is missing or left over while there is a document.
+    async fn indexes(&self, account: AccountKey, key: &ChargingDataRef) -> Result<Indexed, Error>;
+
+    /// Removes what [`Store::indexes`] shows of a session that has no document, in one step, so that it cannot take
+    /// away what a commit has just written. Answers `false`, and changes nothing, when there is a document.
+    async fn drop_indexes(&self, account: AccountKey, key: &ChargingDataRef) -> Result<bool, Error>;
+
+    /// True for whoever comes first, and for the same owner again, which renews it; false for everyone else until it has
+    /// ended. A lease keeps instances from doing the same work twice and never guards anything: its owner may be paused
+    /// while it ends, and a store may forget it. Whatever must not happen twice is guarded by versions.
+    async fn lease(&self, what: &str, owner: &str, lives_for: Span) -> Result<bool, Error>;
 
     async fn reference(&self, kind: ReferenceKind, id: &str) -> Result<Option<Document>, Error>;
 
-    /// Writes (`Some`) or deletes (`None`) if the version is still `expected`, else `Conflict(None)`.
+    /// Writes (`Some`) or deletes (`None`) if the version is still `expected`, else `Conflict(None)`. What is created
+    /// again after a deletion continues above every version it ever had, so that a version that was read before the
+    /// deletion never fits again.
     async fn put_reference(
         &self,
         kind: ReferenceKind,

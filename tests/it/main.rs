@@ -1,7 +1,9 @@
 //! The integration tests: one binary, so that they link once.
 
 mod admin;
+mod cdr_file;
 mod nchf;
+mod notify;
 mod openapi;
 mod outage;
 mod payloads;

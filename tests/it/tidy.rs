@@ -7,18 +7,20 @@ use std::path::{Path, PathBuf};
 /// in the wrong place.
 const IMPORTS: &[(&str, &[&str])] = &[
     ("charging", &[]),
+    ("cdr_file", &["charging"]),
     ("clock", &["charging"]),
     ("store", &["charging", "clock"]),
-    ("config", &["charging", "store"]),
+    ("notify", &["charging", "clock"]),
+    ("config", &["charging", "notify", "store"]),
     ("telemetry", &["charging", "config"]),
     ("app", &["charging", "clock", "store", "telemetry"]),
     ("directory", &["app", "charging", "store"]),
     ("ledger", &["app", "charging", "store"]),
     ("transact", &["app", "charging", "store"]),
     ("demo", &["app", "charging", "transact"]),
-    ("http", &["app", "charging", "config", "ledger", "store", "telemetry", "transact"]),
+    ("http", &["app", "cdr_file", "charging", "config", "ledger", "store", "telemetry", "transact"]),
     ("bench", &["charging", "clock"]),
-    ("serve", &["app", "clock", "config", "demo", "http", "store"]),
+    ("serve", &["app", "charging", "clock", "config", "demo", "http", "notify", "store"]),
 ];
 
 /// Foreign crates that only one part of the tree may name.
@@ -30,8 +32,9 @@ const HOMES: &[(&str, &[&str])] = &[
     ("axum", &["http"]),
     ("utoipa", &["http"]),
     ("utoipa_axum", &["http"]),
-    ("hyper", &["http", "bench"]),
-    ("hyper_util", &["http", "bench"]),
+    ("hyper", &["http", "bench", "notify"]),
+    ("hyper_util", &["http", "bench", "notify"]),
+    ("tokio_rustls", &["http", "notify"]),
     ("rmp_serde", &["store"]),
     ("toml", &["config"]),
     ("clap", &["main", "bench"]),

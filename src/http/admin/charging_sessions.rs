@@ -16,7 +16,6 @@ use crate::charging::money::{Amount, BalanceUnit};
 use crate::charging::session::{ChargingSession, Quota, Service, SessionState};
 use crate::http::nchf::render::date_time;
 use crate::http::problem::ProblemDetails;
-use crate::store::{self, record};
 
 /// A charging session.
 #[derive(Debug, Serialize, ToSchema)]
@@ -104,7 +103,7 @@ pub struct QuotaBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(format = DateTime)]
     pub valid_until: Option<String>,
-    /// The grant was announced as the last one.
+    /// The last grant was announced as the last one there is.
     pub final_unit: bool,
     /// What the last request for quota was answered.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -182,7 +181,7 @@ impl From<&Quota> for QuotaBody {
                 })
                 .collect(),
             valid_until: grant.and_then(|grant| grant.valid_until).map(date_time),
-            final_unit: grant.is_some_and(|grant| grant.final_unit),
+            final_unit: quota.final_unit,
             result_code: quota.last_code.map(ResultCode::as_str),
         }
     }
@@ -216,7 +215,7 @@ async fn open_sessions(
 ) -> Answer<Vec<SessionBody>> {
     let mut bodies = Vec::new();
     for reference in &references {
-        let Some(session) = session(app, reference).await? else { continue };
+        let Some(session) = app.session(reference).await? else { continue };
         let is_asked_for =
             |wanted: &SubscriberId| session.payer.as_ref().is_some_and(|payer| payer.subscriber == *wanted);
         if !session.is_closed() && subscriber.is_none_or(is_asked_for) {
@@ -224,13 +223,6 @@ async fn open_sessions(
         }
     }
     Ok(bodies)
-}
-
-/// The session behind a reference, open or closed, as long as its document lives.
-pub async fn session(app: &App, reference: &ChargingDataRef) -> Result<Option<ChargingSession>, store::Error> {
-    let Some(account) = app.shared.refs.account_of(reference.as_str()) else { return Ok(None) };
-    let found = app.store.sessions(account, std::slice::from_ref(reference)).await?;
-    found.into_iter().flatten().next().map(|document| record::decode(&document.bytes)).transpose()
 }
 
 /// One session, open or lately closed.
@@ -243,7 +235,7 @@ pub async fn session(app: &App, reference: &ChargingDataRef) -> Result<Option<Ch
     ),
 )]
 pub async fn get_charging_session(State(app): State<App>, Path(reference): Path<String>) -> Answer<Json<SessionBody>> {
-    let found = session(&app, &ChargingDataRef::new(reference)).await?;
+    let found = app.session(&ChargingDataRef::new(reference)).await?;
     let session = found.ok_or_else(|| not_found("no such charging session"))?;
     Ok(Json(SessionBody::new(&app, &session)))
 }

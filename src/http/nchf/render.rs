@@ -2,7 +2,6 @@
 //! renders it, so a replay is the same to the byte.
 
 use axum::http::StatusCode;
-use jiff::tz::TimeZone;
 
 use super::wire::response::{
     ChargingDataResponse, FinalUnitIndication, GrantedUnit, InvocationResult, MultipleUnitInformation,
@@ -126,7 +125,7 @@ fn final_unit(action: &FinalUnit, features: u64) -> FinalUnitIndication<'_> {
 
 /// RFC 3339 in UTC, with milliseconds.
 pub fn date_time(at: Timestamp) -> String {
-    at.in_zone(&TimeZone::UTC).strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
+    at.rfc3339()
 }
 
 /// The problem that a rejection is to the consumer (TS 32.291 6.1.7.3 and TS 29.500 5.2.7.2).

@@ -20,9 +20,10 @@
 //! miss reads from the disk and holds up its worker for that long, so the cache should hold the open sessions (see
 //! [`Settings::cache_bytes`]).
 
+use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -39,17 +40,19 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-use queue::Queue;
 use view::View;
-use writer::{Answer, Job, Work};
+use writer::{Answer, Job, Task};
 
 use super::{
-    AccountKey, Applied, Commit, Document, Due, Durability, Error, Identity, JournalKey, List, Load, OutboxId, Page,
-    Partition, ReferenceKind, Snapshot, Store, Version,
+    AccountKey, Applied, Commit, Document, Due, Durability, Error, Identity, Indexed, JournalKey, List, Load, OutboxId,
+    Page, Partition, Queue, ReferenceKind, Snapshot, Store, Version, Work,
 };
 use crate::charging::ids::ChargingDataRef;
-use crate::charging::time::Timestamp;
+use crate::charging::time::{Span, Timestamp};
 use crate::clock::Clock;
+
+/// Outbox entries that one job of the writer removes at most: about a millisecond of its time.
+const ACKNOWLEDGED_AT_ONCE_MAX: usize = 1000;
 
 /// Where the store is and how it behaves.
 #[derive(Clone, Debug)]
@@ -88,13 +91,20 @@ struct Opened {
     clock: Arc<dyn Clock>,
     deadline: Duration,
     shared: Arc<Shared>,
+    leases: Mutex<HashMap<Box<str>, Lease>>,
     /// `None` only while it is being joined.
     writer: Option<JoinHandle<()>>,
 }
 
+/// Kept in memory: only this process can open the store, and a lease is forgotten without harm.
+struct Lease {
+    owner: Box<str>,
+    until: Timestamp,
+}
+
 /// What readers, committers and the writer have in common.
 struct Shared {
-    queue: Queue<Job>,
+    queue: queue::Queue<Job>,
     /// `None` once the store has stopped.
     view: RwLock<Option<Arc<View>>>,
     /// Why the store has stopped by itself.
@@ -169,7 +179,7 @@ impl EmbeddedStore {
                 drop(writer);
             })
             .map_err(|error| Error::unavailable(Applied::No, format_args!("no thread for the store: {error}")))?;
-        Ok(Self(Arc::new(Opened { identity, clock, deadline, shared, writer: Some(writer) })))
+        Ok(Self(Arc::new(Opened { identity, clock, deadline, shared, leases: Mutex::default(), writer: Some(writer) })))
     }
 
     fn read<T>(&self, read: impl FnOnce(&View) -> Result<T, redb::Error>) -> Result<T, Error> {
@@ -185,12 +195,12 @@ impl EmbeddedStore {
     }
 
     /// Hands the writer a job and waits for its answer.
-    async fn write(&self, work: Work) -> Answer {
+    async fn write(&self, task: Task) -> Answer {
         let shared = &self.0.shared;
         let (answer, answered) = oneshot::channel();
         let mut applied = Applied::No;
         let asked = tokio::time::timeout(self.0.deadline, async {
-            shared.queue.put(Job { work, answer }).await.map_err(|queue::Closed| shared.unavailable(Applied::No))?;
+            shared.queue.put(Job { task, answer }).await.map_err(|queue::Closed| shared.unavailable(Applied::No))?;
             applied = Applied::Unknown;
             answered.await.unwrap_or_else(|_| Err(shared.unavailable(Applied::Unknown)))
         })
@@ -223,7 +233,7 @@ impl Store for EmbeddedStore {
     }
 
     async fn commit(&self, commit: &Commit) -> Result<(), Error> {
-        self.write(Work::Commit(commit.clone())).await.map(drop)
+        self.write(Task::Commit(commit.clone())).await.map(drop)
     }
 
     async fn sessions(&self, account: AccountKey, keys: &[ChargingDataRef]) -> Result<Vec<Option<Document>>, Error> {
@@ -231,7 +241,7 @@ impl Store for EmbeddedStore {
     }
 
     async fn journal(&self, key: &JournalKey) -> Result<Vec<Bytes>, Error> {
-        self.read(|view| view.journal(key))
+        self.read(|view| view.journal(key, self.0.clock.now()))
     }
 
     async fn due(&self, partition: Partition, now: Timestamp, limit: usize) -> Result<Vec<Due>, Error> {
@@ -249,17 +259,71 @@ impl Store for EmbeddedStore {
         if self.due(partition, now, 1).await?.is_empty() {
             return Ok(Vec::new());
         }
-        self.write(Work::Claim { partition, now, lease_until, limit }).await
+        self.write(Task::Claim { partition, now, lease_until, limit }).await
     }
 
-    async fn outbox(&self, partition: Partition, limit: usize) -> Result<Vec<(OutboxId, Bytes)>, Error> {
-        self.read(|view| view.outbox(partition, limit))
+    async fn look(&self, partitions: &[Partition], now: Timestamp) -> Result<Vec<Work>, Error> {
+        self.read(|view| view.look(partitions, now))
     }
 
-    async fn acknowledge(&self, partition: Partition, id: &OutboxId) -> Result<(), Error> {
+    async fn outbox(
+        &self,
+        partition: Partition,
+        queue: Queue,
+        after: Option<&OutboxId>,
+        limit: usize,
+    ) -> Result<Vec<(OutboxId, Bytes)>, Error> {
+        let after = match after {
+            Some(id) => tables::outbox_sequence(id)
+                .ok_or_else(|| Error::corrupt(format_args!("{} is no outbox id of an embedded store", id.0)))?,
+            None => 0,
+        };
+        self.read(|view| view.outbox(partition, queue, after, limit))
+    }
+
+    async fn acknowledge(&self, partition: Partition, queue: Queue, ids: &[OutboxId]) -> Result<(), Error> {
         // An id that this store never gave names nothing that could be removed.
-        let Some(sequence) = tables::outbox_sequence(id) else { return Ok(()) };
-        self.write(Work::Acknowledge { partition, sequence }).await.map(drop)
+        let sequences: Vec<u64> = ids.iter().filter_map(tables::outbox_sequence).collect();
+        for sequences in sequences.chunks(ACKNOWLEDGED_AT_ONCE_MAX) {
+            self.write(Task::Acknowledge { partition, queue, sequences: sequences.to_vec() }).await?;
+        }
+        Ok(())
+    }
+
+    async fn retire(
+        &self,
+        account: AccountKey,
+        key: &ChargingDataRef,
+        entry: Option<Bytes>,
+        lives_for: Span,
+    ) -> Result<(), Error> {
+        self.write(Task::Retire { account, key: key.clone(), entry, lives_for }).await.map(drop)
+    }
+
+    async fn scan(&self, cursor: Option<&str>, limit: usize) -> Result<Page, Error> {
+        self.read(|view| view.scan(cursor, limit, self.0.clock.now()))
+    }
+
+    async fn indexes(&self, account: AccountKey, key: &ChargingDataRef) -> Result<Indexed, Error> {
+        self.read(|view| view.indexes(account, key))
+    }
+
+    async fn drop_indexes(&self, account: AccountKey, key: &ChargingDataRef) -> Result<bool, Error> {
+        match self.write(Task::DropIndexes { account, key: key.clone() }).await {
+            Ok(_) => Ok(true),
+            Err(Error::Conflict(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn lease(&self, what: &str, owner: &str, lives_for: Span) -> Result<bool, Error> {
+        let now = self.0.clock.now();
+        let mut leases = self.0.leases.lock().unwrap_or_else(PoisonError::into_inner);
+        if leases.get(what).is_some_and(|lease| *lease.owner != *owner && now < lease.until) {
+            return Ok(false);
+        }
+        leases.insert(what.into(), Lease { owner: owner.into(), until: now.after(lives_for) });
+        Ok(true)
     }
 
     async fn reference(&self, kind: ReferenceKind, id: &str) -> Result<Option<Document>, Error> {
@@ -273,7 +337,7 @@ impl Store for EmbeddedStore {
         expected: Version,
         document: Option<Bytes>,
     ) -> Result<(), Error> {
-        self.write(Work::PutReference { kind, id: id.into(), expected, document }).await.map(drop)
+        self.write(Task::PutReference { kind, id: id.into(), expected, document }).await.map(drop)
     }
 
     async fn list(&self, list: &List, cursor: Option<&str>, limit: usize) -> Result<Page, Error> {

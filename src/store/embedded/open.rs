@@ -152,9 +152,8 @@ fn known_identity(transaction: &redb::WriteTransaction) -> Result<Identity, redb
         let found = meta.get(name)?.ok_or_else(|| damaged(format!("it does not know its {name}")))?;
         Ok(found.value().to_vec())
     };
-    let format = value(tables::META_FORMAT)?;
-    if format != FORMAT.to_be_bytes() {
-        let format = number(&format)?;
+    let format = number(&value(tables::META_FORMAT)?)?;
+    if !(1..=u64::from(FORMAT)).contains(&format) {
         return Err(damaged(format!(
             "it has format {format} and this program knows format {FORMAT}: use a newer version of it"
         )));
@@ -169,7 +168,7 @@ fn known_identity(transaction: &redb::WriteTransaction) -> Result<Identity, redb
 }
 
 /// A big-endian number of at most eight bytes.
-fn number(bytes: &[u8]) -> Result<u64, redb::Error> {
+pub(super) fn number(bytes: &[u8]) -> Result<u64, redb::Error> {
     if bytes.len() > 8 {
         return Err(damaged("a number of more than eight bytes"));
     }

@@ -8,17 +8,18 @@
 //! All numbers in keys are big-endian, so that the order of the bytes is the order of the numbers. The first bytes of
 //! every key but a journal's are its partition, or an [`account_key`], which begins with its partition: so whatever
 //! belongs to a partition or to an account is one range. What is written here is a stored format; a change needs a new
-//! [`FORMAT`].
+//! [`FORMAT`]. Format 1 had no journals that end and one outbox for both kinds of entries; it is read as it is, and a
+//! store that was opened once has format 2.
 
 use redb::{ReadableTable, Table, TableDefinition, WriteTransaction};
 
 use crate::charging::ids::ChargingDataRef;
 use crate::charging::time::Timestamp;
 use crate::store::partition::PARTITIONS;
-use crate::store::{AccountKey, IndexKey, OutboxId, Partition, ReferenceKind, Version};
+use crate::store::{AccountKey, IndexKey, OutboxId, Partition, Queue, ReferenceKind, Version};
 
-/// The format this program reads and writes.
-pub(super) const FORMAT: u32 = 1;
+/// The format this program writes. It reads every format from 1 to this one.
+pub(super) const FORMAT: u32 = 2;
 
 /// What the store knows about itself: the names below.
 pub(super) const META: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("meta");
@@ -28,6 +29,8 @@ pub(super) const META_SECRET: &str = "secret";
 pub(super) const META_INSTANCE: &str = "instance";
 /// Every sequence number below this one may have been given away.
 pub(super) const META_SEQUENCE: &str = "sequence";
+/// No deleted reference had a greater version; missing until one was deleted.
+pub(super) const META_DELETED: &str = "deleted";
 
 /// [`account_key`] → [`AccountRow`] and document; [`session_key`] → [`SessionRow`] and document.
 pub(super) const DOCUMENTS: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("documents");
@@ -51,7 +54,16 @@ pub(super) const CLOSED_OF_ACCOUNT: TableDefinition<'static, &[u8], ()> = TableD
 pub(super) const CLOSED: TableDefinition<'static, &[u8], ()> = TableDefinition::new("closed");
 
 /// Partition, sequence number → the entry.
-pub(super) const OUTBOX: TableDefinition<'static, &[u8; 10], &[u8]> = TableDefinition::new("outbox");
+pub(super) const RECORDS: TableDefinition<'static, &[u8; 10], &[u8]> = TableDefinition::new("outbox");
+/// As [`RECORDS`].
+pub(super) const NOTIFICATIONS: TableDefinition<'static, &[u8; 10], &[u8]> = TableDefinition::new("notifications");
+
+pub(super) const fn outbox(queue: Queue) -> TableDefinition<'static, &'static [u8; 10], &'static [u8]> {
+    match queue {
+        Queue::Records => RECORDS,
+        Queue::Notifications => NOTIFICATIONS,
+    }
+}
 
 /// Partition, index key → [`IndexRow`] and value.
 pub(super) const INDEX: TableDefinition<'static, &[u8; 18], &[u8]> = TableDefinition::new("index");
@@ -77,7 +89,8 @@ pub(super) struct Tables<'t> {
     pub(super) open: Lazy<'t, &'static [u8], ()>,
     pub(super) closed_of_account: Lazy<'t, &'static [u8], ()>,
     pub(super) closed: Lazy<'t, &'static [u8], ()>,
-    pub(super) outbox: Lazy<'t, &'static [u8; 10], &'static [u8]>,
+    pub(super) records: Lazy<'t, &'static [u8; 10], &'static [u8]>,
+    pub(super) notifications: Lazy<'t, &'static [u8; 10], &'static [u8]>,
     pub(super) index: Lazy<'t, &'static [u8; 18], &'static [u8]>,
     pub(super) expiries: Lazy<'t, &'static [u8], ()>,
     pub(super) references: Lazy<'t, &'static [u8], &'static [u8]>,
@@ -93,7 +106,8 @@ impl<'t> Tables<'t> {
             open: Lazy::new(transaction, OPEN),
             closed_of_account: Lazy::new(transaction, CLOSED_OF_ACCOUNT),
             closed: Lazy::new(transaction, CLOSED),
-            outbox: Lazy::new(transaction, OUTBOX),
+            records: Lazy::new(transaction, RECORDS),
+            notifications: Lazy::new(transaction, NOTIFICATIONS),
             index: Lazy::new(transaction, INDEX),
             expiries: Lazy::new(transaction, EXPIRIES),
             references: Lazy::new(transaction, REFERENCES),
@@ -109,11 +123,22 @@ impl<'t> Tables<'t> {
         self.open.table()?;
         self.closed_of_account.table()?;
         self.closed.table()?;
-        self.outbox.table()?;
+        self.records.table()?;
+        self.notifications.table()?;
         self.index.table()?;
         self.expiries.table()?;
         self.references.table()?;
         Ok(())
+    }
+
+    pub(super) fn outbox(
+        &mut self,
+        queue: Queue,
+    ) -> Result<&mut Table<'t, &'static [u8; 10], &'static [u8]>, redb::Error> {
+        match queue {
+            Queue::Records => self.records.table(),
+            Queue::Notifications => self.notifications.table(),
+        }
     }
 }
 
@@ -139,6 +164,12 @@ impl<'t, K: redb::Key + 'static, V: redb::Value + 'static> Lazy<'t, K, V> {
 /// The account's key with the bits of its partition first.
 pub(super) fn account_key(account: AccountKey) -> [u8; 8] {
     account.0.rotate_right(PARTITION_BITS).to_be_bytes()
+}
+
+/// The account whose key [`account_key`] made, or a longer key that begins with it.
+pub(super) fn account_of(key: &[u8]) -> Result<AccountKey, redb::Error> {
+    let (account, _) = key.split_first_chunk().ok_or_else(|| damaged("a key too short for an account's"))?;
+    Ok(AccountKey(u64::from_be_bytes(*account).rotate_left(PARTITION_BITS)))
 }
 
 /// The first key of a partition in a table keyed by account; also the first key behind the partition before it.
@@ -178,7 +209,7 @@ pub(super) fn outbox_id(key: &[u8; 10]) -> OutboxId {
 
 /// `None` for a text that [`outbox_id`] never made.
 pub(super) fn outbox_sequence(id: &OutboxId) -> Option<u64> {
-    u64::from_str_radix(&id.0, 16).ok()
+    u64::from_str_radix(&id.0, 16).ok().filter(|_| id.0.len() == 16)
 }
 
 pub(super) fn index_key(partition: Partition, key: IndexKey) -> [u8; 18] {
@@ -202,6 +233,10 @@ pub(super) fn kind_number(kind: ReferenceKind) -> u8 {
         ReferenceKind::TariffPlan => 2,
         ReferenceKind::TariffPlanVersion => 3,
         ReferenceKind::CatalogStamp => 4,
+        ReferenceKind::ExportState => 8,
+        ReferenceKind::CdrSegments => 5,
+        ReferenceKind::CdrBatch => 6,
+        ReferenceKind::CdrSequence => 7,
     }
 }
 
@@ -248,11 +283,14 @@ pub(super) struct SessionRow {
     pub(super) journal: u64,
     /// From then on there is no document, whether or not it has been purged.
     pub(super) expires_at: Option<Timestamp>,
-    /// Where the entry in [`EXPIRIES`] stands, at or before `expires_at`.
+    /// Where the entry in [`EXPIRIES`] stands, at or before the ends of document and journal.
     pub(super) expiry_at: Option<Timestamp>,
     /// Where the entry in [`TIMERS`] stands.
     pub(super) timer_at: Option<Timestamp>,
     pub(super) listed: Listed,
+    /// From then on there is no journal, and the session is not listed as closed, whether or not they have been purged.
+    /// Only retired sessions have it, so it stands behind everything else and takes no room in the others.
+    pub(super) journal_ends_at: Option<Timestamp>,
 }
 
 /// Where a session is listed, and at what time there.
@@ -265,10 +303,31 @@ pub(super) enum Listed {
 }
 
 impl SessionRow {
-    pub(super) const LEN: usize = 49;
+    const LEN: usize = 49;
+    const RETIRED_LEN: usize = Self::LEN + 8;
+    /// Beside the state of the listing in its byte: the journal's end stands behind it.
+    const RETIRED: u8 = 4;
+
+    pub(super) fn len(&self) -> usize {
+        if self.journal_ends_at.is_some() { Self::RETIRED_LEN } else { Self::LEN }
+    }
 
     pub(super) fn version_at(&self, now: Timestamp) -> Version {
         if self.expires_at.is_some_and(|end| end <= now) { Version::ABSENT } else { self.version }
+    }
+
+    pub(super) fn journal_has_ended(&self, now: Timestamp) -> bool {
+        self.journal_ends_at.is_some_and(|end| end <= now)
+    }
+
+    /// The last entry of the journal that there is, 0 for none.
+    pub(super) fn journal_at(&self, now: Timestamp) -> u64 {
+        if self.journal_has_ended(now) { 0 } else { self.journal }
+    }
+
+    /// When something of it ends next.
+    pub(super) fn ends_at(&self) -> Option<Timestamp> {
+        [self.expires_at, self.journal_ends_at].into_iter().flatten().min()
     }
 
     /// Whether anything but the document still needs the row.
@@ -289,6 +348,10 @@ impl SessionRow {
         out[32..40].copy_from_slice(&maybe(self.timer_at));
         out[40..48].copy_from_slice(&maybe(listed_at));
         out[48] = state;
+        if let Some(end) = self.journal_ends_at {
+            out[48] |= Self::RETIRED;
+            out[49..57].copy_from_slice(&end.millis().to_be_bytes());
+        }
     }
 
     /// The row and the document behind it.
@@ -301,14 +364,19 @@ impl SessionRow {
             expiry_at: reader.time()?,
             timer_at: reader.time()?,
             listed: Listed::Nowhere,
+            journal_ends_at: None,
         };
         let listed_at = reader.time()?;
-        row.listed = match (reader.byte()?, listed_at) {
+        let state = reader.byte()?;
+        row.listed = match (state & !Self::RETIRED, listed_at) {
             (0, None) => Listed::Nowhere,
             (1, Some(at)) => Listed::Open(at),
             (2, Some(at)) => Listed::Closed(at),
-            (state, _) => return Err(damaged(format!("a session's row is listed as {state}"))),
+            _ => return Err(damaged(format!("a session's row is listed as {state}"))),
         };
+        if state & Self::RETIRED != 0 {
+            row.journal_ends_at = reader.time()?;
+        }
         Ok((row, reader.0))
     }
 }
@@ -418,6 +486,7 @@ mod tests {
             let Partition(partition) = account.partition();
             assert!(first_of(partition).unwrap() <= key, "{account}");
             assert!(first_of(partition + 1).is_none_or(|end| key < end), "{account}");
+            assert_eq!(account_of(&[&key[..], b"behind"].concat()).unwrap(), account);
         }
     }
 
@@ -432,7 +501,8 @@ mod tests {
     #[test]
     fn rows_read_as_they_were_written() {
         let at = |secs| Some(Timestamp::from_secs(secs));
-        for listed in [Listed::Nowhere, Listed::Open(Timestamp::from_secs(5)), Listed::Closed(Timestamp::default())] {
+        let listings = [Listed::Nowhere, Listed::Open(Timestamp::from_secs(5)), Listed::Closed(Timestamp::default())];
+        for (listed, journal_ends_at) in listings.into_iter().flat_map(|listed| [(listed, None), (listed, at(3))]) {
             let row = SessionRow {
                 version: Version(7),
                 journal: 9,
@@ -440,8 +510,9 @@ mod tests {
                 expiry_at: at(2),
                 timer_at: None,
                 listed,
+                journal_ends_at,
             };
-            let mut bytes = vec![0; SessionRow::LEN];
+            let mut bytes = vec![0; row.len()];
             row.write(&mut bytes);
             bytes.extend_from_slice(b"document");
             assert_eq!(SessionRow::read(&bytes).unwrap(), (row, &b"document"[..]));
@@ -453,7 +524,11 @@ mod tests {
         for len in 0..SessionRow::LEN {
             assert!(matches!(SessionRow::read(&vec![0xff; len]), Err(redb::Error::Corrupted(_))));
         }
-        assert!(SessionRow::read(&[0xff; SessionRow::LEN]).is_err());
+        assert!(SessionRow::read(&[0xff; SessionRow::RETIRED_LEN]).is_err());
+        let retired = SessionRow { journal_ends_at: Some(Timestamp::default()), ..SessionRow::default() };
+        let mut bytes = vec![0; retired.len()];
+        retired.write(&mut bytes);
+        assert!(SessionRow::read(&bytes[..SessionRow::LEN]).is_err());
         assert!(AccountRow::read(&[0; 15]).is_err());
         assert!(IndexRow::read(&[0; 15]).is_err());
         assert!(read_numbered(&[0; 7]).is_err());

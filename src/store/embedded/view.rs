@@ -9,11 +9,14 @@ use std::ops::Bound;
 use bytes::Bytes;
 use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable};
 
-use super::tables::{self, AccountRow, CLOSED, CLOSED_OF_ACCOUNT, IndexRow, OPEN, SessionRow, account_key, damaged};
+use super::tables::{
+    self, AccountRow, CLOSED, CLOSED_OF_ACCOUNT, IndexRow, Listed, OPEN, SessionRow, account_key, damaged,
+};
 use crate::charging::ids::ChargingDataRef;
 use crate::charging::time::Timestamp;
 use crate::store::{
-    AccountKey, Document, Due, JournalKey, List, Load, OutboxId, Page, Partition, ReferenceKind, Snapshot, Version,
+    AccountKey, Document, Due, Indexed, JournalKey, List, Load, OutboxId, Page, Partition, Queue, ReferenceKind,
+    Snapshot, Version, Work,
 };
 
 pub(super) struct View {
@@ -63,17 +66,14 @@ impl View {
         keys.iter().map(|key| read_session(&self.documents, &tables::session_key(account, key), now)).collect()
     }
 
-    pub(super) fn journal(&self, key: &JournalKey) -> Result<Vec<Bytes>, redb::Error> {
+    pub(super) fn journal(&self, key: &JournalKey, now: Timestamp) -> Result<Vec<Bytes>, redb::Error> {
         let last = match key {
             JournalKey::Account(account) => match self.documents.get(&account_key(*account)[..])? {
                 Some(found) => AccountRow::read(found.value())?.0.journal,
                 None => 0,
             },
             JournalKey::Session(account, session) => {
-                match self.documents.get(&tables::session_key(*account, session)[..])? {
-                    Some(found) => SessionRow::read(found.value())?.0.journal,
-                    None => 0,
-                }
+                self.session_row(*account, session)?.map_or(0, |row| row.journal_at(now))
             }
         };
         tables::read_journal(&self.transaction.open_table(tables::JOURNAL)?, last)
@@ -84,15 +84,76 @@ impl View {
         Ok(due.into_iter().map(|(due, _)| due).collect())
     }
 
-    pub(super) fn outbox(&self, partition: Partition, limit: usize) -> Result<Vec<(OutboxId, Bytes)>, redb::Error> {
-        let outbox = self.transaction.open_table(tables::OUTBOX)?;
-        let all = tables::outbox_key(partition, 0)..=tables::outbox_key(partition, u64::MAX);
+    pub(super) fn look(&self, partitions: &[Partition], now: Timestamp) -> Result<Vec<Work>, redb::Error> {
+        let timers = self.transaction.open_table(tables::TIMERS)?;
+        let records = self.transaction.open_table(tables::RECORDS)?;
+        let notifications = self.transaction.open_table(tables::NOTIFICATIONS)?;
+        let mut work = Vec::new();
+        for partition in partitions.iter().copied() {
+            let found = Work {
+                partition,
+                due: !read_due(&timers, partition, now, 1)?.is_empty(),
+                records: entries_after(&records, partition, 0)?.next().is_some(),
+                notifications: entries_after(&notifications, partition, 0)?.next().is_some(),
+            };
+            if found.due || found.records || found.notifications {
+                work.push(found);
+            }
+        }
+        Ok(work)
+    }
+
+    pub(super) fn outbox(
+        &self,
+        partition: Partition,
+        queue: Queue,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<(OutboxId, Bytes)>, redb::Error> {
+        let outbox = self.transaction.open_table(tables::outbox(queue))?;
         let mut entries = Vec::new();
-        for found in outbox.range::<&[u8; 10]>(all.start()..=all.end())?.take(limit) {
+        for found in entries_after(&outbox, partition, after)?.take(limit) {
             let (key, entry) = found?;
             entries.push((tables::outbox_id(key.value()), Bytes::copy_from_slice(entry.value())));
         }
         Ok(entries)
+    }
+
+    /// A page looks through `limit` rows; a cursor is the last key that was looked at, in hexadecimal digits.
+    pub(super) fn scan(&self, cursor: Option<&str>, limit: usize, now: Timestamp) -> Result<Page, redb::Error> {
+        let first = match cursor.map(unhex) {
+            None => Bound::Unbounded,
+            Some(Some(last)) => Bound::Excluded(last),
+            // A cursor that no page ever gave continues nothing.
+            Some(None) => return Ok(Page::default()),
+        };
+        let mut rows = self.documents.range::<&[u8]>((first.as_ref().map(Vec::as_slice), Bound::Unbounded))?;
+        let mut page = Page::default();
+        let mut last = Vec::new();
+        for found in rows.by_ref().take(limit.max(1)) {
+            let (key, row) = found?;
+            last.clear();
+            last.extend_from_slice(key.value());
+            // An account's key has nothing behind the account.
+            let Some((_, session)) = key.value().split_first_chunk::<8>().filter(|(_, rest)| !rest.is_empty()) else {
+                continue;
+            };
+            if SessionRow::read(row.value())?.0.version_at(now) != Version::ABSENT {
+                page.items.push(text(session)?.into());
+            }
+        }
+        page.next = rows.next().transpose()?.map(|_| hex(&last).into());
+        Ok(page)
+    }
+
+    pub(super) fn indexes(&self, account: AccountKey, session: &ChargingDataRef) -> Result<Indexed, redb::Error> {
+        let row = self.session_row(account, session)?.unwrap_or_default();
+        Ok(Indexed { timer: row.timer_at, listed_open: matches!(row.listed, Listed::Open(_)) })
+    }
+
+    fn session_row(&self, account: AccountKey, session: &ChargingDataRef) -> Result<Option<SessionRow>, redb::Error> {
+        let found = self.documents.get(&tables::session_key(account, session)[..])?;
+        found.map(|found| SessionRow::read(found.value()).map(|(row, _)| row)).transpose()
     }
 
     pub(super) fn reference(&self, kind: ReferenceKind, id: &str) -> Result<Option<Document>, redb::Error> {
@@ -107,7 +168,8 @@ impl View {
 
     pub(super) fn list(&self, list: &List, cursor: Option<&str>, limit: usize) -> Result<Page, redb::Error> {
         match list {
-            List::References(kind) => self.references(*kind, cursor, limit),
+            List::References(kind) => self.references(*kind, "", cursor, limit),
+            List::ReferencesUnder(kind, prefix) => self.references(*kind, prefix, cursor, limit),
             List::OpenSessions(partition) => {
                 let start = tables::first_of(partition.0).unwrap_or([u8::MAX; 8]).to_vec();
                 let end = tables::first_of(partition.0 + 1).map(Vec::from);
@@ -131,11 +193,23 @@ impl View {
         }
     }
 
-    fn references(&self, kind: ReferenceKind, cursor: Option<&str>, limit: usize) -> Result<Page, redb::Error> {
-        let start = tables::reference_key(kind, cursor.unwrap_or_default());
-        let end = [tables::kind_number(kind) + 1];
+    fn references(
+        &self,
+        kind: ReferenceKind,
+        prefix: &str,
+        cursor: Option<&str>,
+        limit: usize,
+    ) -> Result<Page, redb::Error> {
+        let all = tables::reference_key(kind, prefix);
+        let first = match cursor {
+            Some(cursor) if prefix <= cursor => Bound::Excluded(tables::reference_key(kind, cursor)),
+            _ => Bound::Included(all.clone()),
+        };
+        // A cursor that this listing never gave may stand behind its end, where nothing is left of it.
+        let end = after(&all).filter(|end| cursor.is_none_or(|cursor| tables::reference_key(kind, cursor) < *end));
+        let Some(end) = end else { return Ok(Page::default()) };
         let mut page = Page::default();
-        for found in self.references.range::<&[u8]>((Bound::Excluded(&start[..]), Bound::Excluded(&end[..])))? {
+        for found in self.references.range::<&[u8]>((first.as_ref().map(Vec::as_slice), Bound::Excluded(&end[..])))? {
             let (key, _) = found?;
             let id = text(&key.value()[1..])?;
             if page.items.len() == limit {
@@ -229,6 +303,15 @@ pub(super) fn read_due(
         due.push((Due { key: ChargingDataRef::new(text(session)?), at }, AccountKey(account.value())));
     }
     Ok(due)
+}
+
+fn entries_after<'t>(
+    outbox: &'t impl ReadableTable<&'static [u8; 10], &'static [u8]>,
+    partition: Partition,
+    after: u64,
+) -> Result<redb::Range<'t, &'static [u8; 10], &'static [u8]>, redb::Error> {
+    let (first, last) = (tables::outbox_key(partition, after), tables::outbox_key(partition, u64::MAX));
+    Ok(outbox.range::<&[u8; 10]>((Bound::Excluded(&first), Bound::Included(&last)))?)
 }
 
 fn text(bytes: &[u8]) -> Result<&str, redb::Error> {

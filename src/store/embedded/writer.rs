@@ -15,17 +15,18 @@ use bytes::Bytes;
 use redb::{Database, ReadableTable, WriteTransaction};
 use tokio::sync::oneshot;
 
-use super::Shared;
 use super::queue::Taken;
 use super::tables::{
     self, AccountRow, EXPIRES_INDEX, EXPIRES_SESSION, IndexRow, Lazy, Listed, SessionRow, Tables, account_key, damaged,
 };
 use super::view::{View, read_account, read_due, read_session};
-use crate::charging::time::Timestamp;
+use super::{Shared, open};
+use crate::charging::ids::ChargingDataRef;
+use crate::charging::time::{Span, Timestamp};
 use crate::clock::Clock;
 use crate::store::{
-    Commit, Due, Durability, Error, IndexWrite, Listing, Partition, ReferenceKind, SessionWrite, Snapshot, TimerWrite,
-    Version,
+    AccountKey, Commit, Due, Durability, Error, IndexWrite, Listing, Partition, Queue, ReferenceKind, SessionWrite,
+    Snapshot, TimerWrite, Version,
 };
 
 /// How often an idle writer looks whether something has expired.
@@ -45,14 +46,16 @@ pub(super) const SEQUENCE_BLOCK: u64 = 1 << 20;
 
 /// What the writer is asked for, and whom to tell.
 pub(super) struct Job {
-    pub(super) work: Work,
+    pub(super) task: Task,
     pub(super) answer: oneshot::Sender<Answer>,
 }
 
-pub(super) enum Work {
+pub(super) enum Task {
     Commit(Commit),
     Claim { partition: Partition, now: Timestamp, lease_until: Timestamp, limit: usize },
-    Acknowledge { partition: Partition, sequence: u64 },
+    Acknowledge { partition: Partition, queue: Queue, sequences: Vec<u64> },
+    Retire { account: AccountKey, key: ChargingDataRef, entry: Option<Bytes>, lives_for: Span },
+    DropIndexes { account: AccountKey, key: ChargingDataRef },
     PutReference { kind: ReferenceKind, id: Box<str>, expected: Version, document: Option<Bytes> },
 }
 
@@ -121,7 +124,7 @@ impl Writer {
         let purge = if self.purge_is_due() { PURGE_MIN + PURGE_PER_JOB * self.jobs.len() } else { 0 };
         let mut group = Group::new(&transaction, self.clock.now(), &mut self.sequence, self.next_expiry);
         for job in &self.jobs {
-            self.answers.push(group.apply(&job.work)?);
+            self.answers.push(group.apply(&job.task)?);
         }
         group.purge(purge)?;
         self.next_expiry = group.next_expiry;
@@ -186,12 +189,14 @@ impl<'t, 's> Group<'t, 's> {
         Self { now, tables: Tables::of(transaction), sequence, next_expiry, changed: false }
     }
 
-    fn apply(&mut self, work: &Work) -> Result<Answer, redb::Error> {
-        match work {
-            Work::Commit(commit) => self.commit(commit),
-            Work::Claim { partition, now, lease_until, limit } => self.claim(*partition, *now, *lease_until, *limit),
-            Work::Acknowledge { partition, sequence } => self.acknowledge(*partition, *sequence),
-            Work::PutReference { kind, id, expected, document } => {
+    fn apply(&mut self, task: &Task) -> Result<Answer, redb::Error> {
+        match task {
+            Task::Commit(commit) => self.commit(commit),
+            Task::Claim { partition, now, lease_until, limit } => self.claim(*partition, *now, *lease_until, *limit),
+            Task::Acknowledge { partition, queue, sequences } => self.acknowledge(*partition, *queue, sequences),
+            Task::Retire { account, key, entry, lives_for } => self.retire(*account, key, entry.as_deref(), *lives_for),
+            Task::DropIndexes { account, key } => self.drop_indexes(*account, key),
+            Task::PutReference { kind, id, expected, document } => {
                 self.put_reference(*kind, id, *expected, document.as_deref())
             }
         }
@@ -246,10 +251,10 @@ impl<'t, 's> Group<'t, 's> {
         for write in &commit.index {
             self.write_index(commit.account.partition(), write)?;
         }
-        for entry in &commit.outbox {
+        for (queue, entry) in &commit.outbox {
             let sequence = self.sequence.take(&mut self.tables.meta)?;
             let key = tables::outbox_key(commit.account.partition(), sequence);
-            self.tables.outbox.table()?.insert(&key, &entry[..])?;
+            self.tables.outbox(*queue)?.insert(&key, &entry[..])?;
         }
         Ok(DONE)
     }
@@ -276,16 +281,15 @@ impl<'t, 's> Group<'t, 's> {
         let partition = tables::partition_key(commit.account.partition());
         row.version = write.expected.next();
 
+        if row.journal_has_ended(self.now) {
+            self.end_journal(key, &mut row)?;
+        }
         if let Some(entry) = &write.journal {
             row.journal = self.append(row.journal, entry)?;
         }
 
-        let end = self.now.after(write.lives_for);
-        row.expires_at = Some(end);
-        if row.expiry_at.is_none_or(|entry| end < entry) {
-            self.move_expiry(EXPIRES_SESSION, key, row.expiry_at, Some(end))?;
-            row.expiry_at = Some(end);
-        }
+        row.expires_at = Some(self.now.after(write.lives_for));
+        self.expire_session(key, &mut row)?;
 
         let timer_at = match write.timer {
             TimerWrite::Keep => row.timer_at,
@@ -309,33 +313,39 @@ impl<'t, 's> Group<'t, 's> {
             Listing::Closed(at) => Listed::Closed(at),
         };
         if listed != row.listed {
-            let account = account_key(commit.account);
-            match row.listed {
-                Listed::Nowhere => {}
-                Listed::Open(at) => {
-                    self.tables.open.table()?.remove(&tables::listed_key(&account, at, session)[..])?;
-                }
-                Listed::Closed(at) => {
-                    let closed_of_account = self.tables.closed_of_account.table()?;
-                    closed_of_account.remove(&tables::listed_key(&account, at, session)[..])?;
-                    self.tables.closed.table()?.remove(&tables::listed_key(&partition, at, session)[..])?;
-                }
-            }
-            match listed {
-                Listed::Nowhere => {}
-                Listed::Open(at) => {
-                    self.tables.open.table()?.insert(&tables::listed_key(&account, at, session)[..], ())?;
-                }
-                Listed::Closed(at) => {
-                    let closed_of_account = self.tables.closed_of_account.table()?;
-                    closed_of_account.insert(&tables::listed_key(&account, at, session)[..], ())?;
-                    self.tables.closed.table()?.insert(&tables::listed_key(&partition, at, session)[..], ())?;
-                }
-            }
+            self.list(commit.account, session, row.listed, listed)?;
             row.listed = listed;
         }
 
         self.put_session(key, &row, &write.document)
+    }
+
+    fn list(&mut self, account: AccountKey, session: &[u8], before: Listed, after: Listed) -> Result<(), redb::Error> {
+        let partition = tables::partition_key(account.partition());
+        let account = account_key(account);
+        match before {
+            Listed::Nowhere => {}
+            Listed::Open(at) => {
+                self.tables.open.table()?.remove(&tables::listed_key(&account, at, session)[..])?;
+            }
+            Listed::Closed(at) => {
+                let closed_of_account = self.tables.closed_of_account.table()?;
+                closed_of_account.remove(&tables::listed_key(&account, at, session)[..])?;
+                self.tables.closed.table()?.remove(&tables::listed_key(&partition, at, session)[..])?;
+            }
+        }
+        match after {
+            Listed::Nowhere => {}
+            Listed::Open(at) => {
+                self.tables.open.table()?.insert(&tables::listed_key(&account, at, session)[..], ())?;
+            }
+            Listed::Closed(at) => {
+                let closed_of_account = self.tables.closed_of_account.table()?;
+                closed_of_account.insert(&tables::listed_key(&account, at, session)[..], ())?;
+                self.tables.closed.table()?.insert(&tables::listed_key(&partition, at, session)[..], ())?;
+            }
+        }
+        Ok(())
     }
 
     fn write_index(&mut self, partition: Partition, write: &IndexWrite) -> Result<(), redb::Error> {
@@ -389,10 +399,82 @@ impl<'t, 's> Group<'t, 's> {
         Ok(Ok(claimed))
     }
 
-    fn acknowledge(&mut self, partition: Partition, sequence: u64) -> Result<Answer, redb::Error> {
-        let outbox = self.tables.outbox.table()?;
-        if outbox.remove(&tables::outbox_key(partition, sequence))?.is_some() {
+    fn acknowledge(&mut self, partition: Partition, queue: Queue, sequences: &[u64]) -> Result<Answer, redb::Error> {
+        let outbox = self.tables.outbox(queue)?;
+        let mut changed = false;
+        for sequence in sequences {
+            changed |= outbox.remove(&tables::outbox_key(partition, *sequence))?.is_some();
+        }
+        self.changed |= changed;
+        Ok(DONE)
+    }
+
+    fn retire(
+        &mut self,
+        account: AccountKey,
+        session: &ChargingDataRef,
+        entry: Option<&[u8]>,
+        lives_for: Span,
+    ) -> Result<Answer, redb::Error> {
+        let key = tables::session_key(account, session);
+        let (mut row, document) = match self.session(&key)? {
+            Some(found) => found,
+            // Nothing of the session is left, not even a journal that could end.
+            None if entry.is_none() => return Ok(DONE),
+            None => (SessionRow::default(), Vec::new()),
+        };
+        self.changed = true;
+        if row.journal_has_ended(self.now) {
+            self.end_journal(&key, &mut row)?;
+        }
+        if let Some(entry) = entry {
+            row.journal = self.append(row.journal, entry)?;
+        }
+        row.journal_ends_at = Some(self.now.after(lives_for));
+        self.expire_session(&key, &mut row)?;
+        self.put_session(&key, &row, &document)?;
+        Ok(DONE)
+    }
+
+    /// Removes what has ended. All at once: a session's journal has some tens of entries, each of which costs what an
+    /// append costs.
+    fn end_journal(&mut self, key: &[u8], row: &mut SessionRow) -> Result<(), redb::Error> {
+        let journal = self.tables.journal.table()?;
+        while row.journal != 0 {
+            let Some(found) = journal.remove(row.journal)? else {
+                return Err(damaged(format!("journal entry {} is missing", row.journal)));
+            };
+            row.journal = tables::read_numbered(found.value())?.0;
+        }
+        row.journal_ends_at = None;
+        if let Listed::Closed(_) = row.listed {
+            let (_, session) = key.split_at(size_of::<AccountKey>());
+            self.list(tables::account_of(key)?, session, row.listed, Listed::Nowhere)?;
+            row.listed = Listed::Nowhere;
+        }
+        Ok(())
+    }
+
+    /// Answers a conflict when there is a document.
+    fn drop_indexes(&mut self, account: AccountKey, session: &ChargingDataRef) -> Result<Answer, redb::Error> {
+        let key = tables::session_key(account, session);
+        let Some((before, _)) = self.session(&key)? else { return Ok(DONE) };
+        let mut row = before;
+        if row.version_at(self.now) != Version::ABSENT {
+            return Ok(Err(Error::Conflict(None)));
+        }
+        if let Some(at) = row.timer_at.take() {
+            let partition = tables::partition_key(account.partition());
+            let timers = self.tables.timers.table()?;
+            timers.remove(&tables::listed_key(&partition, at, session.as_str().as_bytes())[..])?;
+        }
+        if let Listed::Open(_) = row.listed {
+            self.list(account, session.as_str().as_bytes(), row.listed, Listed::Nowhere)?;
+            row.listed = Listed::Nowhere;
+        }
+        if row != before {
             self.changed = true;
+            self.put_session_without_document(&key, row)?;
         }
         Ok(DONE)
     }
@@ -413,13 +495,23 @@ impl<'t, 's> Group<'t, 's> {
         if current != expected {
             return Ok(Err(Error::Conflict(None)));
         }
+        let meta = self.tables.meta.table()?;
+        let deleted = match meta.get(tables::META_DELETED)? {
+            Some(found) => Version(open::number(found.value())?),
+            None => Version::ABSENT,
+        };
         self.changed = true;
         match document {
             Some(document) => {
-                references.insert(&key[..], &tables::write_numbered(expected.next().0, document)[..])?;
+                // A new one begins above all that were ever deleted, so that no version stands for two contents.
+                let last = if expected == Version::ABSENT { deleted } else { expected };
+                references.insert(&key[..], &tables::write_numbered(last.next().0, document)[..])?;
             }
             None => {
                 references.remove(&key[..])?;
+                if deleted < expected {
+                    meta.insert(tables::META_DELETED, &expected.0.to_be_bytes()[..])?;
+                }
             }
         }
         Ok(DONE)
@@ -456,16 +548,27 @@ impl<'t, 's> Group<'t, 's> {
 
     fn purge_session(&mut self, key: &[u8]) -> Result<(), redb::Error> {
         let (mut row, document) = self.session(key)?.ok_or_else(|| damaged("an expiry entry without a session"))?;
-        if row.version_at(self.now) != Version::ABSENT {
-            self.move_expiry(EXPIRES_SESSION, key, None, row.expires_at)?;
-            row.expiry_at = row.expires_at;
-            return self.put_session(key, &row, &document);
+        row.expiry_at = None;
+        if row.journal_has_ended(self.now) {
+            self.end_journal(key, &mut row)?;
         }
-        row = SessionRow { version: Version::ABSENT, expires_at: None, expiry_at: None, ..row };
-        if row.is_needed() {
-            return self.put_session(key, &row, &[]);
+        if row.version_at(self.now) == Version::ABSENT {
+            row.expires_at = None;
+            self.expire_session(key, &mut row)?;
+            return self.put_session_without_document(key, row);
         }
-        self.tables.documents.table()?.remove(key)?;
+        self.expire_session(key, &mut row)?;
+        self.put_session(key, &row, &document)
+    }
+
+    /// Sees to it that the row's expiry entry is early enough.
+    fn expire_session(&mut self, key: &[u8], row: &mut SessionRow) -> Result<(), redb::Error> {
+        if let Some(end) = row.ends_at()
+            && row.expiry_at.is_none_or(|entry| end < entry)
+        {
+            self.move_expiry(EXPIRES_SESSION, key, row.expiry_at, Some(end))?;
+            row.expiry_at = Some(end);
+        }
         Ok(())
     }
 
@@ -525,9 +628,19 @@ impl<'t, 's> Group<'t, 's> {
 
     fn put_session(&mut self, key: &[u8], row: &SessionRow, document: &[u8]) -> Result<(), redb::Error> {
         let documents = self.tables.documents.table()?;
-        let mut place = documents.insert_reserve(key, SessionRow::LEN + document.len())?;
+        let mut place = documents.insert_reserve(key, row.len() + document.len())?;
         row.write(place.as_mut());
-        place.as_mut()[SessionRow::LEN..].copy_from_slice(document);
+        place.as_mut()[row.len()..].copy_from_slice(document);
+        Ok(())
+    }
+
+    /// Keeps the row of a session whose document has ended only as long as something else needs it.
+    fn put_session_without_document(&mut self, key: &[u8], row: SessionRow) -> Result<(), redb::Error> {
+        // Its expiry entry finds it again, if it has one.
+        if row.is_needed() || row.expiry_at.is_some() {
+            return self.put_session(key, &SessionRow { version: Version::ABSENT, ..row }, &[]);
+        }
+        self.tables.documents.table()?.remove(key)?;
         Ok(())
     }
 

@@ -16,7 +16,9 @@ use bb8_redis::RedisConnectionManager;
 use bb8_redis::bb8::{ManageConnection, Pool, RunError};
 use redis::aio::MultiplexedConnection;
 use redis::io::tcp::TcpSettings;
-use redis::{Cmd, ConnectionInfo, ErrorKind, IntoConnectionInfo, ProtocolVersion, RedisError, ServerErrorKind, Value};
+use redis::{
+    Cmd, ConnectionInfo, ErrorKind, IntoConnectionInfo, Pipeline, ProtocolVersion, RedisError, ServerErrorKind, Value,
+};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Settings;
@@ -32,6 +34,31 @@ const LATE_IN_A_ROW_MAX: u32 = 2;
 
 /// Connections that may be lent at once for commands aside; more wait.
 const ASIDE_MAX: u32 = 2;
+
+/// What is asked: one command, or several that travel together and are answered with a list.
+#[derive(Clone, Copy)]
+pub enum Question<'q> {
+    One(&'q Cmd),
+    Several(&'q Pipeline),
+}
+
+impl<'q> From<&'q Cmd> for Question<'q> {
+    fn from(cmd: &'q Cmd) -> Self {
+        Self::One(cmd)
+    }
+}
+
+impl<'q> From<&'q mut Cmd> for Question<'q> {
+    fn from(cmd: &'q mut Cmd) -> Self {
+        Self::One(cmd)
+    }
+}
+
+impl<'q> From<&'q Pipeline> for Question<'q> {
+    fn from(commands: &'q Pipeline) -> Self {
+        Self::Several(commands)
+    }
+}
 
 /// The connections of one store.
 pub struct Links {
@@ -56,11 +83,12 @@ impl Links {
     }
 
     /// Asks something that changes nothing; asked once more if the connection was lost. One round trip.
-    pub async fn read(&self, cmd: &Cmd) -> Result<Value, Error> {
+    pub async fn read(&self, question: impl Into<Question<'_>>) -> Result<Value, Error> {
+        let question = question.into();
         let until = Instant::now() + self.deadline;
-        let answer = match self.attempt(cmd, until).await {
+        let answer = match self.attempt(question, until).await {
             Err(Failure::Asked(error)) if lost(&error) => {
-                timeout_at(until, self.attempt(cmd, until)).await.unwrap_or(Err(Failure::Late))
+                timeout_at(until, self.attempt(question, until)).await.unwrap_or(Err(Failure::Late))
             }
             answer => answer,
         };
@@ -68,15 +96,18 @@ impl Links {
     }
 
     /// Asks for a change, never twice: whether a lost one was made is for the caller to find out. One round trip.
-    pub async fn write(&self, cmd: &Cmd) -> Result<Value, Error> {
+    pub async fn write(&self, question: impl Into<Question<'_>>) -> Result<Value, Error> {
         let until = Instant::now() + self.deadline;
-        self.attempt(cmd, until).await.map_err(Failure::of_a_write)
+        self.attempt(question.into(), until).await.map_err(Failure::of_a_write)
     }
 
     /// Asks something that may be repeated without harm, on a connection of its own.
-    pub async fn aside(&self, cmd: &Cmd) -> Result<Value, Error> {
+    pub async fn aside(&self, question: impl Into<Question<'_>>) -> Result<Value, Error> {
         let until = Instant::now() + self.deadline;
-        timeout_at(until, self.attempt_aside(cmd)).await.unwrap_or(Err(Failure::Late)).map_err(Failure::of_a_read)
+        timeout_at(until, self.attempt_aside(question.into()))
+            .await
+            .unwrap_or(Err(Failure::Late))
+            .map_err(Failure::of_a_read)
     }
 
     /// Bounds a call that asks several times, as one that asks once is bounded by itself. Only for what may
@@ -85,40 +116,45 @@ impl Links {
         timeout(self.deadline, call).await.unwrap_or_else(|_| Err(Failure::Late.of_a_read()))
     }
 
-    async fn attempt(&self, cmd: &Cmd, until: Instant) -> Result<Value, Failure> {
+    /// As [`Links::in_time`], for a call that asks for a change.
+    pub async fn written_in_time<T>(&self, call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        timeout(self.deadline, call).await.unwrap_or_else(|_| Err(Failure::Late.of_a_write()))
+    }
+
+    async fn attempt(&self, question: Question<'_>, until: Instant) -> Result<Value, Failure> {
         let hot = &self.hot[self.turn.fetch_add(1, Ordering::Relaxed) % self.hot.len()];
         if let Some(link) = hot.link() {
             // The usual case needs one timer, the connection's own.
-            return link.ask(cmd).await.map_err(Failure::Asked);
+            return link.ask(question).await.map_err(Failure::Asked);
         }
         let link = timeout_at(until, hot.mend(&self.pool)).await;
         let link =
             link.unwrap_or_else(|_| Err("no connection within the deadline".into())).map_err(Failure::NotSent)?;
-        timeout_at(until, link.ask(cmd)).await.map_err(|_| Failure::Late)?.map_err(Failure::Asked)
+        timeout_at(until, link.ask(question)).await.map_err(|_| Failure::Late)?.map_err(Failure::Asked)
     }
 
-    async fn attempt_aside(&self, cmd: &Cmd) -> Result<Value, Failure> {
+    async fn attempt_aside(&self, question: Question<'_>) -> Result<Value, Failure> {
         // The pool would wait for a Redis that refuses; the shared connection knows at once.
         self.hot[0].mend(&self.pool).await.map_err(Failure::NotSent)?;
-        let mut answer = self.borrow_and_ask(cmd).await;
+        let mut answer = self.borrow_and_ask(question).await;
         for _ in 0..ASIDE_MAX {
             // All idle ones may have been lost together, when Redis was started again.
             match answer {
-                Err(Failure::Asked(error)) if lost(&error) => answer = self.borrow_and_ask(cmd).await,
+                Err(Failure::Asked(error)) if lost(&error) => answer = self.borrow_and_ask(question).await,
                 _ => break,
             }
         }
         answer
     }
 
-    async fn borrow_and_ask(&self, cmd: &Cmd) -> Result<Value, Failure> {
+    async fn borrow_and_ask(&self, question: Question<'_>) -> Result<Value, Failure> {
         let link = self.pool.get().await.map_err(|error| {
             Failure::NotSent(match error {
                 RunError::User(error) => error.to_string().into(),
                 RunError::TimedOut => "no connection within the connect timeout".into(),
             })
         })?;
-        link.clone().ask(cmd).await.map_err(Failure::Asked)
+        link.clone().ask(question).await.map_err(Failure::Asked)
     }
 }
 
@@ -137,8 +173,11 @@ struct Health {
 
 impl Link {
     /// Dropping the future leaves the connection sound: the answer is thrown away when it comes.
-    async fn ask(mut self, cmd: &Cmd) -> Result<Value, RedisError> {
-        let answer = cmd.query_async(&mut self.connection).await;
+    async fn ask(mut self, question: Question<'_>) -> Result<Value, RedisError> {
+        let answer = match question {
+            Question::One(cmd) => cmd.query_async(&mut self.connection).await,
+            Question::Several(commands) => commands.query_async(&mut self.connection).await,
+        };
         self.health.note(answer.as_ref().err());
         answer
     }
@@ -234,7 +273,7 @@ impl ManageConnection for Manager {
     }
 
     async fn is_valid(&self, link: &mut Link) -> Result<(), RedisError> {
-        link.clone().ask(&redis::cmd("PING")).await.map(drop)
+        link.clone().ask(Question::One(&redis::cmd("PING"))).await.map(drop)
     }
 
     fn has_broken(&self, link: &mut Link) -> bool {
@@ -262,7 +301,7 @@ impl Failure {
         match self {
             Self::NotSent(reason) => Error::Unavailable { applied: Applied::No, reason },
             Self::Late => Error::unavailable(Applied::Unknown, "no answer within the deadline"),
-            Self::Asked(error) if error.code() == Some("WRONGTYPE") => {
+            Self::Asked(error) if wrong_type(&error) => {
                 Error::corrupt("a key of the store holds another type than nchf wrote there")
             }
             Self::Asked(error) if refused(&error) => Error::unavailable(Applied::No, error),
@@ -274,6 +313,12 @@ impl Failure {
 /// The connection is gone, or what comes over it can no longer be read.
 fn lost(error: &RedisError) -> bool {
     (error.is_io_error() && !error.is_timeout()) || error.kind() == ErrorKind::Parse
+}
+
+/// Of one command, or of one among several.
+fn wrong_type(error: &RedisError) -> bool {
+    let errors = error.clone().into_server_errors();
+    errors.is_some_and(|errors| errors.iter().any(|(_, error)| error.code() == "WRONGTYPE"))
 }
 
 /// The server no longer takes writes: after a failover this connection leads to the wrong one.
@@ -288,6 +333,8 @@ fn refused(error: &RedisError) -> bool {
         "BUSY",
         "CLUSTERDOWN",
         "CROSSSLOT",
+        // Some command of a transaction was refused, and with it all.
+        "EXECABORT",
         "LOADING",
         "MASTERDOWN",
         "MISCONF",
@@ -334,6 +381,7 @@ mod tests {
             ServerErrorKind::BusyLoading,
             ServerErrorKind::ClusterDown,
             ServerErrorKind::CrossSlot,
+            ServerErrorKind::ExecAbort,
             ServerErrorKind::MasterDown,
             ServerErrorKind::Moved,
             ServerErrorKind::NoPerm,

@@ -9,16 +9,19 @@
 //! |-----------------------------|------------|---------------------------------------------------------------------|
 //! | `nchf{T}a:<account>`        | string     | account: version (8 bytes, big-endian), document                    |
 //! | `nchf{T}s:<ref>`            | string, PX | charging session: version, document                                 |
-//! | `nchf{T}j:<ref>`            | list       | the session's journal                                               |
+//! | `nchf{T}j:<ref>`            | list       | the session's journal; has a PX once it is retired                  |
 //! | `nchf{T}l:<account>`        | list       | the account's own journal                                           |
 //! | `nchf{T}i:<index key>`      | string, PX | index entry                                                         |
 //! | `nchf{T}t`                  | sorted set | timers: reference by due time in milliseconds                       |
 //! | `nchf{T}o:<shelf>`          | sorted set | open sessions: reference by account (see [`account_score`])         |
 //! | `nchf{T}c`                  | sorted set | closed sessions: reference by time of closing                       |
 //! | `nchf{T}k:<account>`        | sorted set | closed sessions of one account: reference by time of closing        |
-//! | `nchf{T}x`                  | stream     | outbox, field `d`                                                   |
+//! | `nchf{T}x`                  | stream     | outbox of records, field `d`; it outlives its entries               |
+//! | `nchf{T}y`                  | stream     | outbox of notifications, as the other                               |
 //! | `nchf{T}r:<kind>:<id>`      | string     | reference document: version, document; `T` by a hash of the id      |
 //! | `nchf{T}n:<kind>`           | sorted set | the ids of these documents, all with score 0                        |
+//! | `nchf{T}d:<kind>`           | string     | the greatest version among those that were deleted, as a document   |
+//! | `nchf:lease:<what>`         | string, PX | its owner, as a document                                            |
 //! | `nchf:format`               | hash       | partition count, secret, instance id; written once                  |
 //! | `nchf:migrations`           | hash       | number → needed migration, checksum, name                           |
 //! | `nchf:migrating`            | string, PX | held by whoever applies migrations                                  |
@@ -32,11 +35,14 @@ use std::sync::LazyLock;
 
 use crate::charging::ids::ChargingDataRef;
 use crate::store::partition::PARTITIONS;
-use crate::store::{AccountKey, IndexKey, Partition, ReferenceKind};
+use crate::store::{AccountKey, IndexKey, Partition, Queue, ReferenceKind};
 
 pub const FORMAT: &str = "nchf:format";
 pub const MIGRATIONS: &str = "nchf:migrations";
 pub const MIGRATING: &str = "nchf:migrating";
+
+/// Finds all names that [`session`] makes, and some others (see [`session_in`]).
+pub const SESSIONS: &str = "nchf{*}s:*";
 
 /// Number of homes of reference documents: enough to spread them over any cluster, few enough for a listing to ask all.
 pub const REFERENCE_HOMES: u16 = 64;
@@ -53,6 +59,12 @@ pub fn account(key: AccountKey) -> String {
 
 pub fn session(partition: Partition, key: &ChargingDataRef) -> String {
     format!("nchf{{{}}}s:{key}", tag(partition))
+}
+
+/// The session whose document has this name; `None` for a name of anything else.
+pub fn session_in(name: &str) -> Option<&str> {
+    let (_, rest) = name.strip_prefix("nchf{")?.split_once('}')?;
+    rest.strip_prefix("s:")
 }
 
 pub fn session_journal(partition: Partition, key: &ChargingDataRef) -> String {
@@ -94,8 +106,16 @@ pub fn closed_of(key: AccountKey) -> String {
     format!("nchf{{{}}}k:{key}", tag(key.partition()))
 }
 
-pub fn outbox(partition: Partition) -> String {
-    format!("nchf{{{}}}x", tag(partition))
+pub fn outbox(partition: Partition, queue: Queue) -> String {
+    let name = match queue {
+        Queue::Records => 'x',
+        Queue::Notifications => 'y',
+    };
+    format!("nchf{{{}}}{name}", tag(partition))
+}
+
+pub fn lease(what: &str) -> String {
+    format!("nchf:lease:{what}")
 }
 
 pub fn reference(kind: ReferenceKind, id: &str) -> String {
@@ -105,6 +125,11 @@ pub fn reference(kind: ReferenceKind, id: &str) -> String {
 /// The ids that live in the same home as `id`.
 pub fn references_beside(kind: ReferenceKind, id: &str) -> String {
     references(kind, reference_home(id))
+}
+
+/// What the deleted documents that lived in the same home as `id` have left.
+pub fn deleted_beside(kind: ReferenceKind, id: &str) -> String {
+    format!("nchf{{{}}}d:{}", tag(reference_home(id)), kind_name(kind))
 }
 
 /// Where all ids of a kind are found.
@@ -139,6 +164,10 @@ fn kind_name(kind: ReferenceKind) -> &'static str {
         ReferenceKind::TariffPlan => "plan",
         ReferenceKind::TariffPlanVersion => "plan-version",
         ReferenceKind::CatalogStamp => "plan-stamp",
+        ReferenceKind::ExportState => "export",
+        ReferenceKind::CdrSegments => "cdr-segments",
+        ReferenceKind::CdrBatch => "cdr-batch",
+        ReferenceKind::CdrSequence => "cdr-sequence",
     }
 }
 
@@ -229,12 +258,25 @@ mod tests {
             (open_of(key), "nchf{678un}o:0"),
             (closed(key.partition()), "nchf{678un}c"),
             (closed_of(key), "nchf{678un}k:00000000000006a6"),
-            (outbox(key.partition()), "nchf{678un}x"),
+            (outbox(key.partition(), Queue::Records), "nchf{678un}x"),
+            (outbox(key.partition(), Queue::Notifications), "nchf{678un}y"),
             (reference(ReferenceKind::TariffPlan, "demo"), "nchf{112rt}r:plan:demo"),
             (references_beside(ReferenceKind::TariffPlan, "demo"), "nchf{112rt}n:plan"),
+            (deleted_beside(ReferenceKind::TariffPlan, "demo"), "nchf{112rt}d:plan"),
+            (lease("records/7"), "nchf:lease:records/7"),
         ];
         for (name, pinned) in names {
             assert_eq!(name, pinned);
+        }
+    }
+
+    #[test]
+    fn only_a_sessions_name_leads_to_a_session() {
+        let of = ChargingDataRef::new("0w3ge1r70w3ge1r70w3z5ej4fk8ty81htpa2ex8m");
+        assert_eq!(session_in(&session(Partition(678), &of)), Some(of.as_str()));
+        let tricky = reference(ReferenceKind::TariffPlan, "x}s:y");
+        for name in [session_journal(Partition(678), &of), timers(Partition(678)), tricky, String::new()] {
+            assert_eq!(session_in(&name), None, "{name}");
         }
     }
 

@@ -27,14 +27,25 @@ pub use self::migrate::{Migrations, State, Status};
 use self::reply::Scored;
 use self::steps::Steps;
 use super::{
-    AccountKey, Commit, Document, Due, Durability, Error, Identity, JournalKey, List, Load, OutboxId, Page, Partition,
-    ReferenceKind, Snapshot, Store, Version,
+    AccountKey, Commit, Document, Due, Durability, Error, Identity, Indexed, JournalKey, List, Load, OutboxId, Page,
+    Partition, Queue, RefCodec, ReferenceKind, Snapshot, Store, Version, Work,
 };
 use crate::charging::ids::ChargingDataRef;
-use crate::charging::time::Timestamp;
+use crate::charging::time::{Span, Timestamp};
 
 /// Most that one call asks Redis for, whatever the caller's limit: it serves one command at a time, and others wait.
 const ANSWER_MAX: usize = 1000;
+
+/// Partitions that one round trip looks at: some 200 short commands, which hold nobody up.
+const LOOK_MAX: usize = 64;
+
+/// How often a change that compares something of its own is tried while others keep changing that.
+const ATTEMPTS_MAX: u32 = 16;
+
+/// Closed sessions that each retirement looks at, to find those whose journal has ended: as many of the oldest, where
+/// most of them are, and as many anywhere, so that some that are kept for longer do not hide the others. More than the
+/// one that it adds, so that the ended ones remain a small part.
+const SWEPT: usize = 4;
 
 /// How to reach a Redis and what to ask of it.
 #[derive(Clone)]
@@ -84,6 +95,7 @@ impl fmt::Debug for Settings {
 pub struct RedisStore {
     links: Links,
     identity: Identity,
+    refs: RefCodec,
     durability: Durability,
     migrate: bool,
 }
@@ -94,7 +106,8 @@ impl RedisStore {
         ready::refuse_replicated(settings.durability)?;
         let links = Links::new(&settings)?;
         let identity = migrate::admit(&links, settings.migrate).await?;
-        Ok(Self { links, identity, durability: settings.durability, migrate: settings.migrate })
+        let refs = RefCodec::new(identity.secret);
+        Ok(Self { links, identity, refs, durability: settings.durability, migrate: settings.migrate })
     }
 
     async fn check(&self) -> Result<(), Error> {
@@ -111,9 +124,110 @@ impl RedisStore {
         reply::scored(self.links.aside(&page).await?)
     }
 
-    async fn list_closed(&self, key: String, cursor: Option<&str>, limit: usize) -> Result<Page, Error> {
-        let Some(position) = position(cursor.unwrap_or(BEFORE_ALL)) else { return Ok(Page::default()) };
-        Ok(page(self.after(key, position, limit).await?, limit))
+    /// What the listing still holds of sessions whose journal has ended is left out, and removed in passing.
+    async fn list_closed(
+        &self,
+        partition: Partition,
+        key: &str,
+        cursor: Option<&str>,
+        limit: usize,
+    ) -> Result<Page, Error> {
+        let mut cursor: Option<Box<str>> = cursor.map(Into::into);
+        let mut items = Vec::new();
+        loop {
+            let Some(position) = position(cursor.as_deref().unwrap_or(BEFORE_ALL)) else { return Ok(Page::default()) };
+            let found = page(self.after(key.to_owned(), position, limit - items.len()).await?, limit - items.len());
+            items.extend(self.kept(partition, found.items).await?);
+            cursor = found.next;
+            if items.len() == limit || cursor.is_none() {
+                return Ok(Page { items, next: cursor });
+            }
+        }
+    }
+
+    /// Those of the closed sessions that have a journal; takes the others out of the listings. That they are still
+    /// there is no more than late: whoever appends to a journal that has ended begins a new one, and is not listed.
+    async fn kept(&self, partition: Partition, sessions: Vec<Box<str>>) -> Result<Vec<Box<str>>, Error> {
+        if sessions.is_empty() {
+            return Ok(sessions);
+        }
+        let mut journals = redis::pipe();
+        for session in &sessions {
+            journals.cmd("EXISTS").arg(keys::session_journal(partition, &ChargingDataRef::new(session.clone())));
+        }
+        let exists = reply::array(self.links.aside(&journals).await?)?;
+        let (kept, ended): (Vec<_>, Vec<_>) =
+            sessions.into_iter().zip(exists).partition(|(_, exists)| *exists != Value::Int(0));
+        if !ended.is_empty() {
+            let mut remove = redis::pipe();
+            for (session, _) in &ended {
+                remove.cmd("ZREM").arg(keys::closed(partition)).arg(&**session);
+                if let Some(account) = self.refs.account_of(session) {
+                    remove.cmd("ZREM").arg(keys::closed_of(account)).arg(&**session);
+                }
+            }
+            self.links.aside(&remove).await?;
+        }
+        Ok(kept.into_iter().map(|(session, _)| session).collect())
+    }
+
+    /// Looks at some of the closed sessions whether their journals have ended.
+    async fn sweep_closed(&self, partition: Partition) -> Result<(), Error> {
+        let closed = keys::closed(partition);
+        let mut some = redis::pipe();
+        some.cmd("ZRANGE").arg(&closed).arg(0).arg(SWEPT - 1);
+        some.cmd("ZRANDMEMBER").arg(&closed).arg(SWEPT);
+        let mut sessions = Vec::new();
+        for found in reply::array(self.links.aside(&some).await?)? {
+            for session in reply::array(found)? {
+                sessions.push(reply::text(session)?);
+            }
+        }
+        sessions.sort_unstable();
+        sessions.dedup();
+        self.kept(partition, sessions).await.map(drop)
+    }
+
+    async fn put(
+        &self,
+        kind: ReferenceKind,
+        id: &str,
+        expected: Version,
+        document: Option<&[u8]>,
+    ) -> Result<(), Error> {
+        // Usually nothing was ever deleted beside it; if something was, the conflict tells.
+        let mut deleted = Version::ABSENT;
+        for _ in 0..ATTEMPTS_MAX {
+            let steps = Steps::of_reference(kind, id, expected, document, deleted);
+            let current = match self.links.write(&steps.call()).await? {
+                Value::Int(1) => return Ok(()),
+                current => reply::versions(current)?,
+            };
+            if current.first() != Some(&expected) {
+                break;
+            }
+            deleted = current.get(1).copied().unwrap_or_default();
+        }
+        Err(Error::Conflict(None))
+    }
+
+    async fn take_lease(&self, what: &str, owner: &str, lives_for: Span) -> Result<bool, Error> {
+        // Free, or else the conflict tells whose it is.
+        let mut found = Version::ABSENT;
+        for _ in 0..ATTEMPTS_MAX {
+            let mut steps = Steps::default();
+            let at = steps.expect(keys::lease(what), found);
+            steps.set_for(at, found.next(), owner.as_bytes(), lives_for);
+            let current = match self.links.write(&steps.call()).await? {
+                Value::Int(1) => return Ok(true),
+                current => reply::array(current)?.into_iter().next().map_or(Ok(None), reply::document)?,
+            };
+            match current {
+                Some(held) if held.bytes != owner.as_bytes() => return Ok(false),
+                held => found = held.map_or(Version::ABSENT, |held| held.version),
+            }
+        }
+        Ok(false)
     }
 
     /// Shelf by shelf, from the one where the cursor's account stands.
@@ -140,12 +254,23 @@ impl RedisStore {
         Ok(page(entries, limit))
     }
 
-    async fn list_references(&self, kind: ReferenceKind, cursor: Option<&str>, limit: usize) -> Result<Page, Error> {
-        let start = cursor.map_or("-".to_owned(), |cursor| format!("({cursor}"));
+    async fn list_references(
+        &self,
+        kind: ReferenceKind,
+        prefix: &str,
+        cursor: Option<&str>,
+        limit: usize,
+    ) -> Result<Page, Error> {
+        let start = match cursor {
+            Some(cursor) if prefix <= cursor => format!("({cursor}"),
+            _ => format!("[{prefix}"),
+        };
+        // No id holds the byte 255, which is no part of UTF-8.
+        let end = [b"(", prefix.as_bytes(), &[u8::MAX]].concat();
         let mut ids = Vec::new();
         for key in keys::all_references(kind) {
             let mut range = cmd("ZRANGE");
-            range.arg(key).arg(&start).arg("+").arg("BYLEX").arg("LIMIT").arg(0).arg(limit + 1);
+            range.arg(key).arg(&start).arg(&end).arg("BYLEX").arg("LIMIT").arg(0).arg(limit + 1);
             for id in reply::array(self.links.aside(&range).await?)? {
                 ids.push(reply::text(id)?);
             }
@@ -282,18 +407,118 @@ impl Store for RedisStore {
         reply::scored(self.links.write(&claim).await?)?.into_iter().map(reply::due).collect()
     }
 
-    async fn outbox(&self, partition: Partition, limit: usize) -> Result<Vec<(OutboxId, Bytes)>, Error> {
-        let mut range = cmd("XRANGE");
-        range.arg(keys::outbox(partition)).arg("-").arg("+").arg("COUNT").arg(limit.min(ANSWER_MAX));
-        reply::array(self.links.read(&range).await?)?.into_iter().map(reply::outbox_entry).collect()
+    async fn look(&self, partitions: &[Partition], now: Timestamp) -> Result<Vec<Work>, Error> {
+        let look = async {
+            let mut work = Vec::new();
+            for partitions in partitions.chunks(LOOK_MAX) {
+                let mut waiting = redis::Pipeline::with_capacity(3 * LOOK_MAX);
+                for partition in partitions {
+                    waiting.cmd("ZCOUNT").arg(keys::timers(*partition)).arg("-inf").arg(now.millis());
+                    waiting.cmd("XLEN").arg(keys::outbox(*partition, Queue::Records));
+                    waiting.cmd("XLEN").arg(keys::outbox(*partition, Queue::Notifications));
+                }
+                let waiting = reply::array(self.links.aside(&waiting).await?)?;
+                for (partition, waiting) in partitions.iter().zip(waiting.chunks(3)) {
+                    let [due, records, notifications] = waiting else { continue };
+                    let [due, records, notifications] =
+                        [due, records, notifications].map(|count| *count != Value::Int(0));
+                    if due || records || notifications {
+                        work.push(Work { partition: *partition, due, records, notifications });
+                    }
+                }
+            }
+            Ok(work)
+        };
+        self.links.in_time(look).await
     }
 
-    async fn acknowledge(&self, partition: Partition, id: &OutboxId) -> Result<(), Error> {
+    async fn outbox(
+        &self,
+        partition: Partition,
+        queue: Queue,
+        after: Option<&OutboxId>,
+        limit: usize,
+    ) -> Result<Vec<(OutboxId, Bytes)>, Error> {
+        let start = match after {
+            Some(id) => {
+                let id = reply::stream_id(id);
+                format!("({}", id.ok_or_else(|| Error::corrupt("an outbox id that no store on Redis gave"))?)
+            }
+            None => "-".to_owned(),
+        };
+        let mut range = cmd("XRANGE");
+        range.arg(keys::outbox(partition, queue)).arg(start).arg("+").arg("COUNT").arg(limit.min(ANSWER_MAX));
+        reply::array(self.links.aside(&range).await?)?.into_iter().map(reply::outbox_entry).collect()
+    }
+
+    async fn acknowledge(&self, partition: Partition, queue: Queue, ids: &[OutboxId]) -> Result<(), Error> {
         // An id that this store never gave names nothing that could be removed.
-        let Some((millis, sequence)) = reply::outbox_position(id) else { return Ok(()) };
-        let mut delete = cmd("XDEL");
-        delete.arg(keys::outbox(partition)).arg(format!("{millis}-{sequence}"));
-        self.links.write(&delete).await.map(drop)
+        let ids: Vec<String> = ids.iter().filter_map(reply::stream_id).collect();
+        let acknowledge = async {
+            for ids in ids.chunks(ANSWER_MAX) {
+                self.links.write(cmd("XDEL").arg(keys::outbox(partition, queue)).arg(ids)).await?;
+            }
+            Ok(())
+        };
+        self.links.written_in_time(acknowledge).await
+    }
+
+    async fn retire(
+        &self,
+        account: AccountKey,
+        key: &ChargingDataRef,
+        entry: Option<Bytes>,
+        lives_for: Span,
+    ) -> Result<(), Error> {
+        let partition = account.partition();
+        let journal = keys::session_journal(partition, key);
+        let mut end = redis::pipe();
+        end.atomic();
+        if let Some(entry) = &entry {
+            end.cmd("RPUSH").arg(&journal).arg(&entry[..]);
+        }
+        end.cmd("PEXPIRE").arg(&journal).arg(steps::life_millis(lives_for));
+        // What is not swept now is swept by another retirement.
+        let (ended, _) = tokio::join!(self.links.write(&end), self.links.in_time(self.sweep_closed(partition)));
+        ended.map(drop)
+    }
+
+    async fn scan(&self, cursor: Option<&str>, limit: usize) -> Result<Page, Error> {
+        // A cursor that no page ever gave continues nothing.
+        let Ok(cursor) = cursor.unwrap_or("0").parse::<u64>() else { return Ok(Page::default()) };
+        let mut scan = cmd("SCAN");
+        scan.arg(cursor).arg("MATCH").arg(keys::SESSIONS).arg("COUNT").arg(limit.clamp(1, ANSWER_MAX));
+        let mut found = reply::array(self.links.aside(&scan).await?)?.into_iter();
+        let next = found.next().map(reply::text).transpose()?.filter(|next| **next != *"0");
+        let mut items = Vec::new();
+        for name in found.next().map_or(Ok(Vec::new()), reply::array)? {
+            items.extend(keys::session_in(&reply::text(name)?).map(Box::from));
+        }
+        Ok(Page { items, next })
+    }
+
+    async fn indexes(&self, account: AccountKey, key: &ChargingDataRef) -> Result<Indexed, Error> {
+        let mut scores = redis::pipe();
+        scores.cmd("ZSCORE").arg(keys::timers(account.partition())).arg(key.as_str());
+        scores.cmd("ZSCORE").arg(keys::open_of(account)).arg(key.as_str());
+        let mut scores = reply::array(self.links.read(&scores).await?)?.into_iter();
+        let timer = match scores.next() {
+            None | Some(Value::Nil) => None,
+            Some(score) => Some(reply::time(&reply::text(score)?)?),
+        };
+        Ok(Indexed { timer, listed_open: scores.next().is_some_and(|score| score != Value::Nil) })
+    }
+
+    async fn drop_indexes(&self, account: AccountKey, key: &ChargingDataRef) -> Result<bool, Error> {
+        let mut steps = Steps::default();
+        steps.expect(keys::session(account.partition(), key), Version::ABSENT);
+        steps.remove(keys::timers(account.partition()), key.as_str());
+        steps.remove(keys::open_of(account), key.as_str());
+        Ok(self.links.write(&steps.call()).await? == Value::Int(1))
+    }
+
+    async fn lease(&self, what: &str, owner: &str, lives_for: Span) -> Result<bool, Error> {
+        self.links.written_in_time(self.take_lease(what, owner, lives_for)).await
     }
 
     async fn reference(&self, kind: ReferenceKind, id: &str) -> Result<Option<Document>, Error> {
@@ -307,32 +532,26 @@ impl Store for RedisStore {
         expected: Version,
         document: Option<Bytes>,
     ) -> Result<(), Error> {
-        let mut steps = Steps::default();
-        let at = steps.expect(keys::reference(kind, id), expected);
-        match &document {
-            Some(bytes) => {
-                steps.add(keys::references_beside(kind, id), 0, id);
-                steps.set(at, expected.next(), bytes);
-            }
-            None => {
-                steps.remove(keys::references_beside(kind, id), id);
-                steps.delete(at);
-            }
-        }
-        match self.links.write(&steps.call()).await? {
-            Value::Int(1) => Ok(()),
-            _ => Err(Error::Conflict(None)),
-        }
+        self.links.written_in_time(self.put(kind, id, expected, document.as_deref())).await
     }
 
     async fn list(&self, list: &List, cursor: Option<&str>, limit: usize) -> Result<Page, Error> {
         let limit = limit.min(ANSWER_MAX);
         match list {
-            List::References(kind) => self.links.in_time(self.list_references(*kind, cursor, limit)).await,
+            List::References(kind) => self.links.in_time(self.list_references(*kind, "", cursor, limit)).await,
+            List::ReferencesUnder(kind, prefix) => {
+                self.links.in_time(self.list_references(*kind, prefix, cursor, limit)).await
+            }
             List::OpenSessions(partition) => self.links.in_time(self.list_open(*partition, cursor, limit)).await,
-            List::ClosedSessions(partition) => self.list_closed(keys::closed(*partition), cursor, limit).await,
+            List::ClosedSessions(partition) => {
+                let key = keys::closed(*partition);
+                self.links.in_time(self.list_closed(*partition, &key, cursor, limit)).await
+            }
             List::OpenSessionsOf(account) => self.list_open_of(*account, cursor, limit).await,
-            List::ClosedSessionsOf(account) => self.list_closed(keys::closed_of(*account), cursor, limit).await,
+            List::ClosedSessionsOf(account) => {
+                let key = keys::closed_of(*account);
+                self.links.in_time(self.list_closed(account.partition(), &key, cursor, limit)).await
+            }
         }
     }
 

@@ -21,8 +21,13 @@ impl Scored {
 }
 
 pub fn due(entry: Scored) -> Result<Due, Error> {
-    let millis = entry.score.parse().map_err(|_| Error::corrupt(format!("a timer at {}", entry.score)))?;
-    Ok(Due { key: ChargingDataRef::new(entry.member), at: Timestamp::from_millis(millis) })
+    let at = time(&entry.score)?;
+    Ok(Due { key: ChargingDataRef::new(entry.member), at })
+}
+
+/// The score of a timer entry.
+pub fn time(score: &str) -> Result<Timestamp, Error> {
+    score.parse().map(Timestamp::from_millis).map_err(|_| Error::corrupt(format!("a timer at {score}")))
 }
 
 pub fn outbox_entry(value: Value) -> Result<(OutboxId, Bytes), Error> {
@@ -38,10 +43,12 @@ pub fn outbox_entry(value: Value) -> Result<(OutboxId, Bytes), Error> {
     Ok((OutboxId(format!("{millis:016x}{sequence:016x}").into()), bytes(value)?))
 }
 
-/// Of fixed length, so that ids sort as texts.
-pub fn outbox_position(id: &OutboxId) -> Option<(u64, u64)> {
-    let (millis, sequence) = id.0.split_at_checked(16)?;
-    Some((u64::from_str_radix(millis, 16).ok()?, u64::from_str_radix(sequence, 16).ok()?))
+/// The id as Redis knows it; `None` for a text that [`outbox_entry`] never made. Ours are of fixed length, so that they
+/// sort as texts.
+pub fn stream_id(id: &OutboxId) -> Option<String> {
+    let (millis, sequence) = id.0.split_at_checked(16).filter(|_| id.0.len() == 32)?;
+    let number = |text| u64::from_str_radix(text, 16).ok();
+    Some(format!("{}-{}", number(millis)?, number(sequence)?))
 }
 
 pub fn document(value: Value) -> Result<Option<Document>, Error> {
@@ -49,6 +56,12 @@ pub fn document(value: Value) -> Result<Option<Document>, Error> {
     let version = bytes.first_chunk::<VERSION_LENGTH>().copied().map(u64::from_be_bytes);
     let version = version.ok_or_else(|| Error::corrupt("a document too short to hold its version"))?;
     Ok(Some(Document { version: Version(version), bytes: bytes.split_off(VERSION_LENGTH) }))
+}
+
+/// The versions of the documents that a refused call answers with.
+pub fn versions(current: Value) -> Result<Vec<Version>, Error> {
+    let documents = array(current)?.into_iter().map(document);
+    documents.map(|found| Ok(found?.map_or(Version::ABSENT, |found| found.version))).collect()
 }
 
 pub fn optional_bytes(value: Value) -> Result<Option<Bytes>, Error> {

@@ -10,7 +10,7 @@ use redis::{Cmd, RedisWrite, ToRedisArgs};
 
 use super::keys;
 use crate::charging::time::Span;
-use crate::store::{AccountKey, Commit, Listing, SessionWrite, TimerWrite, Version};
+use crate::store::{AccountKey, Commit, Listing, ReferenceKind, SessionWrite, TimerWrite, Version};
 
 /// Length of the version in front of each document.
 pub const VERSION_LENGTH: usize = 8;
@@ -60,11 +60,45 @@ impl<'a> Steps<'a> {
             steps.set_for(at, write.expected.next(), &write.document, write.lives_for);
             steps.schedule(commit.account, write);
         }
-        for entry in &commit.outbox {
-            steps.send(keys::outbox(partition), entry);
+        for (queue, entry) in &commit.outbox {
+            steps.send(keys::outbox(partition, *queue), entry);
         }
         for write in &commit.index {
             steps.put(keys::index(partition, write.key), &write.value, write.lives_for);
+        }
+        steps
+    }
+
+    /// The steps that write a reference document (`Some`) or delete it. Conflicts tell its version, and `deleted` as it
+    /// is where that was compared: the greatest version among the deleted ones of its home. A new document begins above
+    /// it, so that no version ever stands for two contents.
+    pub fn of_reference(
+        kind: ReferenceKind,
+        id: &'a str,
+        expected: Version,
+        document: Option<&'a [u8]>,
+        deleted: Version,
+    ) -> Self {
+        let mut steps = Self::default();
+        let at = steps.expect(keys::reference(kind, id), expected);
+        match document {
+            Some(document) => {
+                let mut last = expected;
+                if expected == Version::ABSENT {
+                    steps.expect(keys::deleted_beside(kind, id), deleted);
+                    last = deleted;
+                }
+                steps.add(keys::references_beside(kind, id), 0, id);
+                steps.set(at, last.next(), document);
+            }
+            None => {
+                if deleted < expected {
+                    let deleted_at = steps.expect(keys::deleted_beside(kind, id), deleted);
+                    steps.set(deleted_at, expected, &[]);
+                }
+                steps.remove(keys::references_beside(kind, id), id);
+                steps.delete(at);
+            }
         }
         steps
     }
@@ -178,8 +212,12 @@ fn step(steps: &mut Vec<u8>, letter: u8, KeyAt(at): KeyAt) {
 }
 
 /// Redis refuses a life of nothing; a millisecond is the shortest it knows.
+pub fn life_millis(span: Span) -> i64 {
+    span.millis().max(1)
+}
+
 fn life(span: Span) -> Value<'static> {
-    Value::Number(span.millis().max(1))
+    Value::Number(life_millis(span))
 }
 
 impl ToRedisArgs for Value<'_> {

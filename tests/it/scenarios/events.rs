@@ -10,7 +10,7 @@ fn an_immediate_event_is_debited_once_and_reserves_nothing() {
         moves → debit main 0.05
         balance 9.95
         reserved 0.00
-        outbox → closed E
+        outbox → record E/0
         state E closed Event
         cdrs E 1
         cdr E → cause 0 charged 0.05
@@ -98,7 +98,7 @@ fn an_event_after_the_fact_is_charged_whatever_is_left() {
         create E #1 PEC rg30 used 2x → rg30 SUCCESS
         balance 9.90
         cdr E → cause 0 charged 0.10 rg30 2x
-        outbox → closed E
+        outbox → record E/0
         subscriber empty
         create F #1 PEC rg30 used 1x → rg30 SUCCESS
         balance -0.05

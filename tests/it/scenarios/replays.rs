@@ -276,7 +276,7 @@ fn a_marked_release_that_grew_is_charged_for_what_is_new_in_it() {
         create S1 #1 rg10 ask 10MiB → rg10 granted 10MiB …
         r: release S1 #2 rg10 used 1MiB → ok
         copy r marked rg10 used 2MiB #1
-        outbox → late S1
+        outbox → record S1/1
         balance 9.97
         cdr S1/1 → cause 0 charged 0.02 rg10 2097152
         copy r marked rg10 used 2MiB #1 → again ok
@@ -294,7 +294,7 @@ fn usage_after_the_release_is_charged_in_a_record_of_its_own() {
         release S1 #4 rg10 used 1MiB → ok
         tick 60s
         l: update S1 #3 rg10 used 2MiB ask 5MiB → gone
-        outbox → late S1
+        outbox → record S1/1
         balance 9.96
         reserved 0.00
         copy l → again gone
@@ -351,7 +351,7 @@ fn a_create_sent_again_for_an_unused_pdu_session_is_a_copy() {
         tick 5s
         create S4 #2 pdu=5 rg20 ask 60s → rg20 granted 60s …
         state S3 closed Superseded
-        cdr S3 → cause 4 charged 0.00
+        cdr S3 → cause 4 lost charged 0.00
         ",
     );
 }

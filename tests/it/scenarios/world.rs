@@ -8,9 +8,10 @@ use nchf::charging::account::Account;
 use nchf::charging::cdr::Cdr;
 use nchf::charging::command::{Create, Credit, Fingerprint, Invocation, OneTime, QuotaKey, Subscriber};
 use nchf::charging::decide::{Command, Context, Rules, decide};
-use nchf::charging::decision::{Answer, Decision, Outgoing, Rejection};
+use nchf::charging::decision::{Answer, Changes, Outgoing, Rejection, Timer};
 use nchf::charging::ids::{AccountId, BalanceId, ChargingDataRef, RatingGroup};
 use nchf::charging::journal::{Entry, Event, Move, MoveKind};
+use nchf::charging::maintain::{Maintenance, maintain};
 use nchf::charging::money::{Amount, BalanceUnit};
 use nchf::charging::operator::{self, Refusal};
 use nchf::charging::session::{ChargingSession, Consumer, Operation, Service};
@@ -34,6 +35,8 @@ pub struct World {
     pub last_entries: Vec<Entry>,
     pub last_outbox: Vec<Outgoing>,
     pub commits: u64,
+    /// The records that were announced, as they were then.
+    closed: BTreeMap<ChargingDataRef, Vec<Cdr>>,
     /// What each balance must hold, carried forward move by move.
     carried: BTreeMap<(AccountId, BalanceId), Amount>,
 }
@@ -99,7 +102,12 @@ impl World {
             now: "2026-06-15T10:00:00Z".parse::<jiff::Timestamp>().unwrap().into(),
             rules: Rules {
                 supervision: Span::from_secs(86_400),
+                probe_guard: Span::from_secs(60),
+                abort_guard: Span::from_secs(60),
                 validity_grace: Span::from_secs(60),
+                record_open_max: None,
+                record_octets_max: 32_768,
+                partial_triggers: Vec::new(),
                 tombstone: Span::from_secs(3600),
                 document_margin: Span::from_secs(7 * 86_400),
                 features: 0x273BF,
@@ -115,6 +123,7 @@ impl World {
             last_entries: Vec::new(),
             last_outbox: Vec::new(),
             commits: 0,
+            closed: BTreeMap::new(),
             carried: BTreeMap::new(),
         };
         world.add_plan(demo::plan());
@@ -177,7 +186,13 @@ impl World {
             reference: decision.session().reference.clone(),
             replayed: decision.replayed.is_some(),
         };
-        self.commit(id, decision);
+        if decision.replayed.is_some() {
+            let Changes { account, sessions, outbox, index } = &decision.changes;
+            let nothing = account.is_none() && sessions.is_empty() && outbox.is_empty() && index.is_empty();
+            assert!(nothing, "a replay changes nothing");
+        } else {
+            self.commit(id, decision.changes);
+        }
         Ok(done)
     }
 
@@ -208,24 +223,50 @@ impl World {
         }
     }
 
-    fn commit(&mut self, account: Option<AccountId>, decision: Decision) {
-        self.last_entries.clear();
-        self.last_outbox.clone_from(&decision.outbox);
-        if decision.replayed.is_some() {
-            let nothing = decision.account.is_none() && decision.sessions.is_empty() && decision.index.is_empty();
-            assert!(nothing && decision.outbox.is_empty(), "a replay changes nothing");
-            return;
+    /// Lets time, an operator or a consumer's answer act on a session, and commits what follows. Answers whether
+    /// anything did.
+    pub fn maintain(&mut self, session: &ChargingDataRef, cause: Maintenance) -> bool {
+        let session = self.sessions[session].clone();
+        let account = session.payer.as_ref().and_then(|payer| self.accounts.get(&payer.account)).cloned();
+        let id = account.as_ref().map(|account| account.id.clone());
+        let context =
+            Context { now: self.now, catalog: &self.catalog, rules: &self.rules, account_version: self.commits + 1 };
+        let is_timer = cause == Maintenance::Due;
+        let reference = session.reference.clone();
+        let changes = maintain(&context, account, session, cause);
+        self.forget_last();
+        let Some(changes) = changes else { return false };
+        assert!(!is_timer || changes.sessions[0].timer != Timer::Keep, "a claim has moved the timer's entry");
+        self.commit(id, changes);
+        if is_timer {
+            let session = self.sessions[&reference].clone();
+            assert_eq!(session.timer_at, session.due_at(&self.rules), "the timer is set exactly");
+            assert!(session.due_at(&self.rules).is_none_or(|due| due > self.now), "all that was due is done");
+            let account = session.payer.as_ref().and_then(|payer| self.accounts.get(&payer.account)).cloned();
+            let context = Context { now: self.now, catalog: &self.catalog, rules: &self.rules, account_version: 0 };
+            assert!(maintain(&context, account, session, Maintenance::Due).is_none(), "firing twice changes nothing");
         }
+        true
+    }
+
+    fn forget_last(&mut self) {
+        self.last_entries.clear();
+        self.last_outbox.clear();
+    }
+
+    fn commit(&mut self, account: Option<AccountId>, changes: Changes) {
+        self.forget_last();
+        self.last_outbox = changes.outbox.iter().map(stored).collect();
         self.commits += 1;
         // A session that was superseded was closed before the new one was granted anything.
-        let entries = decision.sessions.iter().rev().filter_map(|change| change.entry.as_ref());
+        let entries = changes.sessions.iter().rev().filter_map(|change| change.entry.as_ref());
         let moves: Vec<Move> = entries.flat_map(|entry| entry.moves.clone()).collect();
-        if let Some(account) = decision.account {
+        if let Some(account) = changes.account {
             self.accounts.insert(account.id.clone(), stored(&account));
         } else {
             assert!(moves.is_empty(), "moves are written with their account: {moves:?}");
         }
-        for change in decision.sessions {
+        for change in changes.sessions {
             let reference = change.session.reference.clone();
             if let Some(entry) = change.entry {
                 self.last_entries.push(entry.clone());
@@ -233,13 +274,28 @@ impl World {
             }
             self.sessions.insert(reference, stored(&change.session));
         }
-        for change in decision.index {
+        for change in changes.index {
             self.index.insert(change.key, change.leads_to);
         }
+        self.check_records();
         if let Some(account) = account {
             self.check_account(&account, &moves);
         }
         self.check_sessions();
+    }
+
+    /// Each record that closed is announced once, and can be read from the journal as it is now.
+    fn check_records(&mut self) {
+        for outgoing in &self.last_outbox {
+            let Outgoing::Record { session, part } = outgoing else { continue };
+            let record = Cdr::part(session, &self.journals[session], *part).expect("an announced record has closed");
+            let announced = self.closed.entry(session.clone()).or_default();
+            assert_eq!(usize::try_from(*part).unwrap(), announced.len(), "records are announced in order");
+            announced.push(record);
+        }
+        for (session, announced) in &self.closed {
+            assert_eq!(*announced, self.records(session), "a closed record stays as it is");
+        }
     }
 
     pub fn credit(&mut self, subscriber: &str, credit: &Credit) -> Result<(), Refusal> {
@@ -264,8 +320,10 @@ impl World {
             assert_eq!(one.before, *carried, "moves follow one another: {one:?}");
             let after = match one.kind {
                 MoveKind::Credit => carried.plus(one.amount),
-                MoveKind::Debit | MoveKind::Expire => carried.minus(one.amount),
                 MoveKind::Reserve | MoveKind::Release => Some(*carried),
+                // Of a reservation it names the rating group.
+                MoveKind::Expire if one.rating_group.is_some() => Some(*carried),
+                MoveKind::Debit | MoveKind::Expire => carried.minus(one.amount),
                 MoveKind::Adjust => unreachable!("nothing adjusts"),
             };
             assert_eq!(Some(one.after), after, "a move adds up: {one:?}");
@@ -306,7 +364,7 @@ impl World {
             assert_eq!(session.reference, *reference);
             let granted = session.quotas.iter().any(|quota| quota.grant.is_some());
             assert!(!session.is_closed() || !granted, "a closed session holds nothing");
-            let due = session.due_at(self.rules.supervision, self.rules.validity_grace);
+            let due = session.due_at(&self.rules);
             match (due, session.timer_at) {
                 (Some(due), Some(armed)) => assert!(armed <= due, "the timer comes in time"),
                 (None, None) => {}
@@ -315,7 +373,8 @@ impl World {
         }
         for entries in self.journals.values() {
             assert!(matches!(entries.first().unwrap().event, Event::Opened { .. }), "journals begin with the Create");
-            assert!(entries.is_sorted_by_key(|entry| entry.account_version));
+            let of_commits = entries.iter().filter(|entry| !matches!(entry.event, Event::Published(_)));
+            assert!(of_commits.is_sorted_by_key(|entry| entry.account_version));
         }
     }
 }

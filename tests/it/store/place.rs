@@ -8,7 +8,7 @@ use nchf::charging::ids::ChargingDataRef;
 use nchf::charging::time::{Span, Timestamp};
 use nchf::store::{
     AccountKey, Commit, Document, Due, Error, IndexKey, IndexWrite, JournalKey, List, Listing, Load, OutboxId,
-    Partition, RefCodec, ReferenceKind, SessionWrite, Snapshot, Store, TimerWrite, Version,
+    Partition, Queue, RefCodec, ReferenceKind, SessionWrite, Snapshot, Store, TimerWrite, Version,
 };
 
 /// Where one store lives.
@@ -53,6 +53,19 @@ pub fn leaves(account: AccountKey, expected: Version) -> Commit {
     }
 }
 
+pub const QUEUES: [Queue; 2] = [Queue::Records, Queue::Notifications];
+
+/// A commit that sends these to one outbox and changes nothing else.
+pub fn sends(account: AccountKey, queue: Queue, entries: &[Bytes]) -> Commit {
+    Commit { outbox: entries.iter().map(|entry| (queue, entry.clone())).collect(), ..leaves(account, Version::ABSENT) }
+}
+
+/// The entries of an outbox from its oldest, without their ids.
+pub async fn sent(store: &dyn Store, partition: Partition, queue: Queue) -> Vec<Bytes> {
+    let entries = store.outbox(partition, queue, None, 1000).await.unwrap();
+    entries.into_iter().map(|(_, entry)| entry).collect()
+}
+
 /// A session's document and nothing else.
 pub fn session_write(key: &ChargingDataRef, expected: Version, document: &'static str) -> SessionWrite {
     SessionWrite {
@@ -85,7 +98,7 @@ pub fn changes_everything(
             of(1, TimerWrite::At(at(1)), Listing::Open(at(1))),
             of(2, TimerWrite::Remove, Listing::Closed(at(2))),
         ],
-        outbox: vec![Bytes::from("changed")],
+        outbox: QUEUES.map(|queue| (queue, Bytes::from("changed"))).to_vec(),
         index: vec![IndexWrite { key: IndexKey(1), value: Bytes::from("changed"), lives_for: None }],
         ..writes(account, account_expected, "changed")
     }
@@ -137,7 +150,7 @@ pub struct Seen {
     index: Vec<Option<Bytes>>,
     journals: Vec<Vec<Bytes>>,
     timers: Vec<Due>,
-    outbox: Vec<(OutboxId, Bytes)>,
+    outboxes: Vec<Vec<(OutboxId, Bytes)>>,
     lists: Vec<Vec<String>>,
 }
 
@@ -147,6 +160,10 @@ pub async fn seen(store: &dyn Store, account: AccountKey) -> Seen {
     let mut journals = vec![store.journal(&JournalKey::Account(account)).await.unwrap()];
     for key in &keys {
         journals.push(session_journal(store, account, key).await);
+    }
+    let mut outboxes = Vec::new();
+    for queue in QUEUES {
+        outboxes.push(store.outbox(partition, queue, None, 100).await.unwrap());
     }
     let mut lists = Vec::new();
     for list in [
@@ -163,7 +180,7 @@ pub async fn seen(store: &dyn Store, account: AccountKey) -> Seen {
         index: load_index(store, account, &[1, 2, 3]).await,
         journals,
         timers: timers(store, partition).await,
-        outbox: store.outbox(partition, 100).await.unwrap(),
+        outboxes,
         lists,
     }
 }

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use nchf::charging::ids::ChargingDataRef;
 use nchf::charging::time::{Span, Timestamp};
 use nchf::store::{
-    AccountKey, Commit, Due, Error, IndexKey, IndexWrite, JournalKey, List, Listing, Load, OutboxId, Partition,
-    ReferenceKind, SessionWrite, Store, TimerWrite, Version,
+    AccountKey, Commit, Due, Error, IndexKey, IndexWrite, Indexed, JournalKey, List, Listing, Load, OutboxId,
+    Partition, Queue, ReferenceKind, SessionWrite, Store, TimerWrite, Version, Work,
 };
 
 use super::place::*;
@@ -29,10 +29,17 @@ pub async fn a_new_store_is_empty(place: &dyn Place) {
     assert!(store.journal(&JournalKey::Account(account(7))).await.unwrap().is_empty());
     assert!(timers(&*store, Partition(7)).await.is_empty());
     assert!(store.claim(Partition(7), at(0), at(1), 10).await.unwrap().is_empty());
-    assert!(store.outbox(Partition(7), 10).await.unwrap().is_empty());
+    for queue in QUEUES {
+        assert!(sent(&*store, Partition(7), queue).await.is_empty());
+    }
+    let all: Vec<Partition> = Partition::all().collect();
+    assert!(store.look(&all, at(1_000_000_000)).await.unwrap().is_empty());
+    assert_eq!(store.indexes(account(7), &key).await.unwrap(), Indexed::default());
+    assert!(scanned(&*store, 10).await.is_empty());
     assert_eq!(store.reference(ReferenceKind::TariffPlan, "none").await.unwrap(), None);
     for list in [
         List::References(ReferenceKind::Subscriber),
+        List::ReferencesUnder(ReferenceKind::CdrBatch, "some".into()),
         List::OpenSessions(Partition(7)),
         List::ClosedSessions(Partition(7)),
         List::OpenSessionsOf(account(7)),
@@ -76,7 +83,7 @@ pub async fn documents_may_hold_any_bytes(place: &dyn Place) {
                 journal: Some(bytes.clone()),
                 ..session_write(&key, expected, "")
             }],
-            outbox: vec![bytes.clone()],
+            outbox: QUEUES.map(|queue| (queue, bytes.clone())).to_vec(),
             index: vec![IndexWrite { value: bytes.clone(), ..index_write(1, "", None) }],
             ..leaves(account(7), expected)
         };
@@ -87,7 +94,9 @@ pub async fn documents_may_hold_any_bytes(place: &dyn Place) {
         assert_eq!(load_index(&*store, account(7), &[1]).await, [Some(bytes.clone())]);
         assert_eq!(session_journal(&*store, account(7), &key).await.last(), Some(&bytes));
         assert_eq!(store.journal(&JournalKey::Account(account(7))).await.unwrap().last(), Some(&bytes));
-        assert_eq!(store.outbox(Partition(7), 10).await.unwrap().last().unwrap().1, bytes);
+        for queue in QUEUES {
+            assert_eq!(sent(&*store, Partition(7), queue).await.last(), Some(&bytes));
+        }
     }
 }
 
@@ -284,7 +293,9 @@ pub async fn a_dropped_commit_happens_as_a_whole_or_not_at_all(place: &dyn Place
         let expected = changes_everything(&*store, key, Version(1), [Version(1); 2]);
         store.commit(&expected).await.unwrap();
         assert_eq!(session_journal(&*store, key, &session(&*store, key, 1)).await.len(), 2);
-        assert_eq!(store.outbox(key.partition(), 10).await.unwrap().len(), 2);
+        for queue in QUEUES {
+            assert_eq!(sent(&*store, key.partition(), queue).await.len(), 2);
+        }
     }
 }
 
@@ -487,44 +498,374 @@ pub async fn a_commit_after_a_claim_has_the_last_word_on_the_timer(place: &dyn P
     assert_eq!(left, [at(70), at(500)]);
 }
 
-pub async fn the_outbox_keeps_its_order(place: &dyn Place) {
+pub async fn a_claimed_entry_may_be_moved_to_any_time(place: &dyn Place) {
     let store = place.open().await;
-    let entries: Vec<Bytes> = (0..60).map(|number| Bytes::from(format!("entry {number}"))).collect();
-    for three in entries.chunks(3) {
-        store.commit(&Commit { outbox: three.to_vec(), ..leaves(account(7), ABSENT) }).await.unwrap();
+    let [entry] = &arm(&*store, account(7), &[(1, 10)]).await[..] else { unreachable!() };
+    // Before the end of the lease, at it, and after it: the session turned out not to be due yet.
+    for (version, moved_to) in (1..).zip([499, 500, 800, 20]) {
+        assert_eq!(store.claim(Partition(7), at(1000), at(500), 10).await.unwrap().len(), 1);
+        let timer = TimerWrite::At(at(moved_to));
+        let write = SessionWrite { timer, ..session_write(&entry.key, Version(version), "session") };
+        store.commit(&Commit { sessions: vec![write], ..leaves(account(7), ABSENT) }).await.unwrap();
+        assert_eq!(timers(&*store, Partition(7)).await, [Due { key: entry.key.clone(), at: at(moved_to) }]);
+        assert!(store.due(Partition(7), at(moved_to - 1), 10).await.unwrap().is_empty());
     }
-    store.commit(&Commit { outbox: vec![Bytes::from("elsewhere")], ..leaves(account(8), ABSENT) }).await.unwrap();
-    let found = store.outbox(Partition(7), 100).await.unwrap();
-    assert!(found.is_sorted_by(|a, b| a.0 < b.0), "ids grow");
-    assert_eq!(found.into_iter().map(|(_, bytes)| bytes).collect::<Vec<_>>(), entries);
-    let oldest = store.outbox(Partition(7), 4).await.unwrap();
-    assert_eq!(oldest.into_iter().map(|(_, bytes)| bytes).collect::<Vec<_>>(), entries[..4]);
+}
+
+pub async fn each_outbox_keeps_its_order(place: &dyn Place) {
+    let store = place.open().await;
+    let entries = |queue| (0..60).map(|number| Bytes::from(format!("{queue:?} {number}"))).collect::<Vec<Bytes>>();
+    for three in entries(Queue::Records).chunks(3) {
+        store.commit(&sends(account(7), Queue::Records, three)).await.unwrap();
+    }
+    // Both in one commit, in turns.
+    let both = entries(Queue::Records).into_iter().zip(entries(Queue::Notifications));
+    let both = both.flat_map(|(record, notification)| [(Queue::Notifications, notification), (Queue::Records, record)]);
+    store.commit(&Commit { outbox: both.collect(), ..leaves(account(7), ABSENT) }).await.unwrap();
+    store.commit(&sends(account(8), Queue::Records, &[Bytes::from("elsewhere")])).await.unwrap();
+
+    let records = [entries(Queue::Records), entries(Queue::Records)].concat();
+    for (queue, expected) in [(Queue::Records, records), (Queue::Notifications, entries(Queue::Notifications))] {
+        let whole = store.outbox(Partition(7), queue, None, 1000).await.unwrap();
+        assert!(whole.is_sorted_by(|a, b| a.0 < b.0), "ids grow");
+        assert_eq!(whole.iter().map(|(_, bytes)| bytes.clone()).collect::<Vec<_>>(), expected);
+        for (from, limit) in [(0, 4), (0, 1000), (17, 1), (17, 1000), (58, 2), (expected.len() - 1, 10)] {
+            let after = Some(&whole[from].0);
+            let found = store.outbox(Partition(7), queue, after, limit).await.unwrap();
+            let until = (from + 1 + limit).min(expected.len());
+            assert_eq!(found, whole[from + 1..until], "{queue:?} after {from}, at most {limit}");
+        }
+        assert_eq!(store.outbox(Partition(7), queue, None, 4).await.unwrap(), whole[..4]);
+    }
 }
 
 pub async fn outbox_entries_stay_until_they_are_acknowledged(place: &dyn Place) {
     let store = place.open().await;
-    let send = |text: &'static str| Commit { outbox: vec![Bytes::from(text)], ..leaves(account(7), ABSENT) };
-    for text in ["a", "b", "c"] {
-        store.commit(&send(text)).await.unwrap();
+    for queue in QUEUES {
+        store.commit(&sends(account(7), queue, &["a", "b", "c", "d", "e"].map(Bytes::from))).await.unwrap();
     }
-    let first = store.outbox(Partition(7), 10).await.unwrap();
-    assert_eq!(store.outbox(Partition(7), 10).await.unwrap(), first, "reading takes nothing away");
+    for queue in QUEUES {
+        let read = || store.outbox(Partition(7), queue, None, 10);
+        let first = read().await.unwrap();
+        assert_eq!(read().await.unwrap(), first, "reading takes nothing away");
+        let ids: Vec<OutboxId> = first.iter().map(|(id, _)| id.clone()).collect();
+        for _ in 0..2 {
+            store.acknowledge(Partition(7), queue, &[ids[3].clone(), ids[1].clone()]).await.unwrap();
+            store.acknowledge(Partition(7), queue, &[]).await.unwrap();
+            store.acknowledge(Partition(8), queue, &ids).await.unwrap();
+            assert_eq!(read().await.unwrap(), [0, 2, 4].map(|at| first[at].clone()));
+            // A position outlives its entry.
+            let later = store.outbox(Partition(7), queue, Some(&ids[1]), 10).await.unwrap();
+            assert_eq!(later, [2, 4].map(|at| first[at].clone()));
+        }
+        store.acknowledge(Partition(7), queue, &[OutboxId("never given".into()), ids[0].clone()]).await.unwrap();
+        assert_eq!(read().await.unwrap(), [2, 4].map(|at| first[at].clone()));
+        let unreadable = store.outbox(Partition(7), queue, Some(&OutboxId("never given".into())), 10).await;
+        assert!(matches!(unreadable, Err(Error::Corrupt(_))), "{unreadable:?}");
+    }
+}
+
+pub async fn thousands_of_outbox_entries_are_acknowledged_at_once(place: &dyn Place) {
+    let store = place.open().await;
+    let entries: Vec<Bytes> = (0..2500).map(|number| Bytes::from(number.to_string())).collect();
+    store.commit(&sends(account(7), Queue::Records, &entries)).await.unwrap();
+    let mut all: Vec<(OutboxId, Bytes)> = Vec::new();
+    loop {
+        let after = all.last().map(|(id, _)| id.clone());
+        let some = store.outbox(Partition(7), Queue::Records, after.as_ref(), 5000).await.unwrap();
+        if some.is_empty() {
+            break;
+        }
+        all.extend(some);
+    }
+    assert_eq!(all.iter().map(|(_, bytes)| bytes.clone()).collect::<Vec<_>>(), entries);
+    let ids: Vec<OutboxId> = all.into_iter().map(|(id, _)| id).collect();
+    store.acknowledge(Partition(7), Queue::Records, &ids[..2400]).await.unwrap();
+    assert_eq!(sent(&*store, Partition(7), Queue::Records).await, entries[2400..]);
+    store.acknowledge(Partition(7), Queue::Records, &ids).await.unwrap();
+    assert!(sent(&*store, Partition(7), Queue::Records).await.is_empty());
+}
+
+pub async fn an_outbox_id_is_given_once(place: &dyn Place) {
+    let mut last = QUEUES.map(|_| OutboxId("".into()));
+    for round in 0..5 {
+        // Opened anew, and empty.
+        let store = place.open().await;
+        for (queue, last) in QUEUES.into_iter().zip(&mut last) {
+            store.commit(&sends(account(7), queue, &["a", "b"].map(Bytes::from))).await.unwrap();
+            let found = store.outbox(Partition(7), queue, None, 10).await.unwrap();
+            assert!(*last < found[0].0 && found[0].0 < found[1].0, "round {round}: {last:?}, then {found:?}");
+            if round > 0 {
+                assert_eq!(store.outbox(Partition(7), queue, Some(last), 10).await.unwrap(), found);
+            }
+            let ids = [0, 1].map(|at| found[at].0.clone());
+            store.acknowledge(Partition(7), queue, &ids).await.unwrap();
+            *last = ids[1].clone();
+        }
+    }
+}
+
+pub async fn a_look_finds_what_waits_and_nothing_else(place: &dyn Place) {
+    let store = place.open().await;
+    let all: Vec<Partition> = Partition::all().collect();
+    let due = arm(&*store, account(3), &[(1, 10)]).await;
+    arm(&*store, account(900), &[(1, 20)]).await;
+    store.commit(&sends(account(900), Queue::Records, &[Bytes::from("a")])).await.unwrap();
+    store.commit(&sends(account(64), Queue::Notifications, &[Bytes::from("a")])).await.unwrap();
+    store.commit(&sends(account(1023), Queue::Records, &[Bytes::from("a")])).await.unwrap();
+    let work =
+        |partition, due, records, notifications| Work { partition: Partition(partition), due, records, notifications };
+    let rest = [work(64, false, false, true), work(900, false, true, false), work(1023, false, true, false)];
+    assert_eq!(store.look(&all, at(9)).await.unwrap(), rest);
+    let now = store.look(&all, at(10)).await.unwrap();
+    assert_eq!((now[0], &now[1..]), (work(3, true, false, false), &rest[..]));
+    assert_eq!(store.look(&all, at(20)).await.unwrap()[2], work(900, true, true, false));
+
+    // In the order they were asked for, and only those.
+    let some = store.look(&[1023, 5, 3].map(Partition), at(10)).await.unwrap();
+    assert_eq!(some, [work(1023, false, true, false), work(3, true, false, false)]);
+    assert!(store.look(&[], at(10)).await.unwrap().is_empty());
+
+    // What is claimed or acknowledged waits no more.
+    assert_eq!(store.claim(Partition(3), at(10), at(500), 10).await.unwrap(), due);
+    for partition in [900, 1023].map(Partition) {
+        let (id, _) = store.outbox(partition, Queue::Records, None, 1).await.unwrap().remove(0);
+        store.acknowledge(partition, Queue::Records, &[id]).await.unwrap();
+    }
+    assert_eq!(store.look(&all, at(10)).await.unwrap(), [work(64, false, false, true)]);
+}
+
+pub async fn a_lease_is_for_whoever_comes_first(place: &dyn Place) {
+    let store = place.open().await;
+    let other = place.open().await;
+    let long = Span::from_secs(60);
+    assert!(store.lease("records/1", "a", long).await.unwrap());
+    assert!(!other.lease("records/1", "b", long).await.unwrap());
+    assert!(other.lease("records/2", "b", long).await.unwrap(), "another one is free");
+    for _ in 0..3 {
+        assert!(store.lease("records/1", "a", Span::from_millis(900)).await.unwrap(), "renewed, and shortened");
+        place.pass(Span::from_millis(400)).await;
+        assert!(!other.lease("records/1", "b", long).await.unwrap());
+    }
+    place.pass(Span::from_millis(1000)).await;
+    assert!(other.lease("records/1", "b", long).await.unwrap(), "it has ended");
+    assert!(!store.lease("records/1", "a", long).await.unwrap());
+}
+
+/// Everything that is left of a session after its record.
+async fn left_of(store: &dyn Store, of: AccountKey, key: &ChargingDataRef) -> (Vec<Bytes>, usize) {
+    let mut times = 0;
+    for list in [List::ClosedSessions(of.partition()), List::ClosedSessionsOf(of)] {
+        times += listed(store, &list, 10).await.iter().filter(|found| **found == key.as_str()).count();
+    }
+    (session_journal(store, of, key).await, times)
+}
+
+/// As `left_of`, once what goes lazily has gone.
+async fn left_in_the_end(store: &dyn Store, of: AccountKey, key: &ChargingDataRef) -> (Vec<Bytes>, usize) {
+    for _ in 0..300 {
+        let left = left_of(store, of, key).await;
+        if left.1 == 0 {
+            return left;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    left_of(store, of, key).await
+}
+
+fn appends(key: &ChargingDataRef, expected: Version, entry: &'static str) -> Commit {
+    let write = SessionWrite { journal: Some(Bytes::from(entry)), ..session_write(key, expected, "session") };
+    Commit { sessions: vec![write], ..leaves(account(7), ABSENT) }
+}
+
+pub async fn a_retired_journal_ends_and_its_listings_with_it(place: &dyn Place) {
+    let store = place.open().await;
+    let keys = close(&*store, account(7), &[(1, 10), (2, 20), (3, 30)]).await;
+    let entry = || vec![Bytes::from("session")];
+    store.retire(account(7), &keys[0], Some(Bytes::from("published")), Span::from_millis(300)).await.unwrap();
+    store.retire(account(7), &keys[1], None, Span::from_secs(60)).await.unwrap();
+    let published = vec![Bytes::from("session"), Bytes::from("published")];
+    assert_eq!(left_of(&*store, account(7), &keys[0]).await, (published, 2));
+    assert_eq!(left_of(&*store, account(7), &keys[1]).await, (entry(), 2));
+    place.pass(Span::from_millis(500)).await;
+    assert_eq!(session_journal(&*store, account(7), &keys[0]).await, Vec::<Bytes>::new());
+    assert_eq!(left_in_the_end(&*store, account(7), &keys[0]).await, (Vec::new(), 0));
+    // One ends later, one was not retired, and a document lives for as long as it was told.
+    assert_eq!(left_of(&*store, account(7), &keys[1]).await, (entry(), 2));
+    assert_eq!(left_of(&*store, account(7), &keys[2]).await, (entry(), 2));
+    assert_eq!(load(&*store, account(7), Some(&keys[0])).await.session, document(1, "session"));
+}
+
+pub async fn retiring_again_renews_the_journal(place: &dyn Place) {
+    let store = place.open().await;
+    let keys = close(&*store, account(7), &[(1, 10)]).await;
+    for _ in 0..3 {
+        store.retire(account(7), &keys[0], None, Span::from_millis(1500)).await.unwrap();
+        place.pass(Span::from_millis(800)).await;
+        assert_eq!(left_of(&*store, account(7), &keys[0]).await, (vec![Bytes::from("session")], 2));
+    }
+    place.pass(Span::from_millis(1000)).await;
+    assert_eq!(left_in_the_end(&*store, account(7), &keys[0]).await, (Vec::new(), 0));
+    // Nothing is there to be retired any more, and that is no error.
+    store.retire(account(7), &keys[0], None, Span::from_millis(100)).await.unwrap();
+    store.retire(account(7), &session(&*store, account(7), 9), None, Span::from_millis(100)).await.unwrap();
+}
+
+pub async fn late_usage_is_appended_to_a_retired_journal(place: &dyn Place) {
+    let store = place.open().await;
+    let keys = close(&*store, account(7), &[(1, 10)]).await;
+    let key = &keys[0];
+    let texts = |texts: &[&'static str]| texts.iter().copied().map(Bytes::from).collect::<Vec<_>>();
+    store.retire(account(7), key, Some(Bytes::from("published")), Span::from_millis(900)).await.unwrap();
+    store.commit(&appends(key, Version(1), "late")).await.unwrap();
+    assert_eq!(left_of(&*store, account(7), key).await, (texts(&["session", "published", "late"]), 2));
+    // Its supplementary record keeps the whole journal for longer.
+    place.pass(Span::from_millis(500)).await;
+    store.retire(account(7), key, Some(Bytes::from("published again")), Span::from_millis(900)).await.unwrap();
+    place.pass(Span::from_millis(600)).await;
+    let all = texts(&["session", "published", "late", "published again"]);
+    assert_eq!(left_of(&*store, account(7), key).await, (all, 2));
+
+    // Usage that comes after the end begins a new journal, which is kept until it is retired, too.
+    place.pass(Span::from_millis(600)).await;
+    store.commit(&appends(key, Version(2), "very late")).await.unwrap();
+    assert_eq!(session_journal(&*store, account(7), key).await, texts(&["very late"]));
+    store.retire(account(7), key, None, Span::from_millis(200)).await.unwrap();
+    assert_eq!(session_journal(&*store, account(7), key).await, texts(&["very late"]));
+    place.pass(Span::from_millis(400)).await;
+    assert_eq!(left_in_the_end(&*store, account(7), key).await, (texts(&[]), 0));
+    assert_eq!(load(&*store, account(7), Some(key)).await.session, document(3, "session"));
+}
+
+pub async fn pages_of_closed_sessions_are_whole_while_journals_end(place: &dyn Place) {
+    let store = place.open().await;
+    let moments: Vec<(u8, i64)> = (0..30).map(|number| (number, i64::from(number / 4))).collect();
+    let keys = close(&*store, account(7), &moments).await;
+    let (kept, ended): (Vec<_>, Vec<_>) = keys.into_iter().enumerate().partition(|(at, _)| at % 3 == 0);
+    for (_, key) in &ended {
+        store.retire(account(7), key, None, Span::from_millis(50)).await.unwrap();
+    }
+    place.pass(Span::from_millis(200)).await;
+    for (_, key) in &ended {
+        left_in_the_end(&*store, account(7), key).await;
+    }
+    let kept: BTreeSet<String> = kept.iter().map(|(_, key)| key.to_string()).collect();
+    for limit in [1, 3, 4, 10, 100] {
+        for list in [List::ClosedSessions(Partition(7)), List::ClosedSessionsOf(account(7))] {
+            assert_eq!(once(listed(&*store, &list, limit).await), kept, "{list:?}, pages of {limit}");
+        }
+    }
+}
+
+/// All pages of a scan, which may repeat an item and be short.
+async fn scanned(store: &dyn Store, limit: usize) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let mut cursor: Option<Box<str>> = None;
+    for _ in 0..100_000 {
+        let page = store.scan(cursor.as_deref(), limit).await.unwrap();
+        found.extend(page.items.into_iter().map(String::from));
+        match page.next {
+            Some(next) => cursor = Some(next),
+            None => return found,
+        }
+    }
+    panic!("a scan without an end");
+}
+
+pub async fn a_scan_finds_every_session_by_its_document(place: &dyn Place) {
+    let store = place.open().await;
+    let mut expected = BTreeSet::new();
+    for number in 0..40 {
+        let of = account(number * 77);
+        // Open ones, closed ones, some without any entry; beside everything else that a store holds.
+        expected.extend(texts(&open(&*store, of, &[(1, 5)]).await));
+        expected.extend(texts(&close(&*store, of, &[(2, 5)]).await));
+        let key = session(&*store, of, 3);
+        expected.insert(key.to_string());
+        let write = SessionWrite { lives_for: Span::from_millis(2000), ..session_write(&key, ABSENT, "session") };
+        let index = vec![index_write(1, "entry", None)];
+        store.commit(&Commit { sessions: vec![write], index, ..writes(of, ABSENT, "account") }).await.unwrap();
+    }
+    put(&*store, ReferenceKind::TariffPlan, "x}s:y", 0, "no session").await;
+    for limit in [1, 7, 100, 5000] {
+        assert_eq!(scanned(&*store, limit).await, expected, "pages of {limit}");
+    }
+    // What has no document is not found, whatever still names it.
+    place.pass(Span::from_millis(2500)).await;
+    for number in 0..40 {
+        expected.remove(session(&*store, account(number * 77), 3).as_str());
+    }
+    assert_eq!(scanned(&*store, 100).await, expected);
+}
+
+pub async fn indexes_tell_what_names_a_session(place: &dyn Place) {
+    let store = place.open().await;
+    let key = session(&*store, account(7), 1);
+    let steps = [
+        (TimerWrite::Keep, Listing::Keep, None, false),
+        (TimerWrite::At(at(50)), Listing::Keep, Some(at(50)), false),
+        (TimerWrite::Keep, Listing::Open(at(1)), Some(at(50)), true),
+        (TimerWrite::Remove, Listing::Keep, None, true),
+        (TimerWrite::At(Timestamp::from_millis(-5)), Listing::Keep, Some(Timestamp::from_millis(-5)), true),
+        (TimerWrite::At(at(9)), Listing::Closed(at(2)), Some(at(9)), false),
+    ];
+    for (version, (timer, listing, expected, listed_open)) in (0..).zip(steps) {
+        let write = SessionWrite { timer, listing, ..session_write(&key, Version(version), "session") };
+        store.commit(&Commit { sessions: vec![write], ..leaves(account(7), ABSENT) }).await.unwrap();
+        let indexed = store.indexes(account(7), &key).await.unwrap();
+        assert_eq!(indexed, Indexed { timer: expected, listed_open }, "after {timer:?} and {listing:?}");
+    }
+    // A claim moves the entry.
+    store.claim(Partition(7), at(9), at(500), 10).await.unwrap();
+    assert_eq!(store.indexes(account(7), &key).await.unwrap().timer, Some(at(500)));
+    assert_eq!(store.indexes(account(7), &session(&*store, account(7), 2)).await.unwrap(), Indexed::default());
+}
+
+pub async fn indexes_are_dropped_only_without_a_document(place: &dyn Place) {
+    let store = place.open().await;
+    let write = |number: u8, millis| SessionWrite {
+        lives_for: Span::from_millis(millis),
+        timer: TimerWrite::At(at(5)),
+        listing: Listing::Open(at(1)),
+        journal: Some(Bytes::from("entry")),
+        ..session_write(&session(&*store, account(7), number), ABSENT, "session")
+    };
+    let sessions = vec![write(1, 100), write(2, 60_000)];
+    store.commit(&Commit { sessions, ..leaves(account(7), ABSENT) }).await.unwrap();
+    let [gone, there] = [1, 2].map(|number| session(&*store, account(7), number));
+    place.pass(Span::from_millis(300)).await;
+    let both = Indexed { timer: Some(at(5)), listed_open: true };
+    for key in [&gone, &there] {
+        assert_eq!(store.indexes(account(7), key).await.unwrap(), both);
+    }
+    assert!(!store.drop_indexes(account(7), &there).await.unwrap());
+    assert_eq!(store.indexes(account(7), &there).await.unwrap(), both);
     for _ in 0..2 {
-        store.acknowledge(Partition(7), &first[1].0).await.unwrap();
-        store.acknowledge(Partition(8), &first[0].0).await.unwrap();
-        let left = store.outbox(Partition(7), 10).await.unwrap();
-        assert_eq!(left, [first[0].clone(), first[2].clone()]);
+        assert!(store.drop_indexes(account(7), &gone).await.unwrap());
+        assert_eq!(store.indexes(account(7), &gone).await.unwrap(), Indexed::default());
     }
-    for (id, _) in &first {
-        store.acknowledge(Partition(7), id).await.unwrap();
+    assert_eq!(timers(&*store, Partition(7)).await, [Due { key: there.clone(), at: at(5) }]);
+    for list in [List::OpenSessions(Partition(7)), List::OpenSessionsOf(account(7))] {
+        assert_eq!(listed(&*store, &list, 10).await, [there.to_string()]);
     }
-    assert!(store.outbox(Partition(7), 10).await.unwrap().is_empty());
-    // Ids grow even across an empty outbox.
-    store.commit(&send("d")).await.unwrap();
-    let later = store.outbox(Partition(7), 10).await.unwrap();
-    assert!(later[0].0 > first[2].0);
-    store.acknowledge(Partition(7), &OutboxId("never given".into())).await.unwrap();
-    assert_eq!(store.outbox(Partition(7), 10).await.unwrap(), later);
+    assert_eq!(session_journal(&*store, account(7), &gone).await, [Bytes::from("entry")], "its journal is kept");
+    // It may come back.
+    store.commit(&Commit { sessions: vec![write(1, 60_000)], ..leaves(account(7), ABSENT) }).await.unwrap();
+    assert_eq!(store.indexes(account(7), &gone).await.unwrap(), both);
+}
+
+pub async fn a_dropped_index_never_takes_away_what_a_commit_writes(place: &dyn Place) {
+    let store = place.open().await;
+    for number in 0..40 {
+        let key = session(&*store, account(7), number);
+        let timer = TimerWrite::At(at(5));
+        let write = SessionWrite { timer, ..session_write(&key, ABSENT, "session") };
+        let commit = Commit { sessions: vec![write], ..leaves(account(7), ABSENT) };
+        let (committed, dropped) = tokio::join!(store.commit(&commit), store.drop_indexes(account(7), &key));
+        committed.unwrap();
+        dropped.unwrap();
+        assert_eq!(store.indexes(account(7), &key).await.unwrap().timer, Some(at(5)));
+    }
 }
 
 pub async fn sessions_are_read_in_the_order_they_were_asked(place: &dyn Place) {
@@ -553,7 +894,8 @@ pub async fn a_session_is_listed_as_open_then_as_closed(place: &dyn Place) {
         (Listing::Keep, [0, 0, 1, 1]),
     ];
     for (version, (listing, expected)) in (0..).zip(steps) {
-        let write = SessionWrite { listing, ..session_write(&key, Version(version), "session") };
+        let journal = Some(Bytes::from("entry"));
+        let write = SessionWrite { listing, journal, ..session_write(&key, Version(version), "session") };
         store.commit(&Commit { sessions: vec![write], ..leaves(account(7), ABSENT) }).await.unwrap();
         for (list, times) in lists.iter().zip(expected) {
             let items = listed(&*store, list, 10).await;
@@ -644,18 +986,81 @@ pub async fn a_deleted_reference_may_be_created_again(place: &dyn Place) {
     // Deleting what is not there, and was known not to be, changes nothing.
     store.put_reference(kind, "a", ABSENT, None).await.unwrap();
     put(&*store, kind, "a", 0, "again").await;
-    assert_eq!(store.reference(kind, "a").await.unwrap(), document(1, "again"));
+    assert_eq!(store.reference(kind, "a").await.unwrap().unwrap().bytes, "again");
     assert_eq!(listed(&*store, &List::References(kind), 10).await, ["a", "b"]);
+}
+
+pub async fn a_version_read_before_a_deletion_never_fits_again(place: &dyn Place) {
+    let store = place.open().await;
+    let kind = ReferenceKind::CdrSegments;
+    let mut greatest = Version::ABSENT;
+    // Deleted after more writes, and after fewer; beside it others come and go.
+    for (round, writes) in [3, 1, 2, 5, 1].into_iter().enumerate() {
+        let mut version = Version::ABSENT;
+        for write in 0..writes {
+            store.put_reference(kind, "7", version, Some(Bytes::from(format!("{round} {write}")))).await.unwrap();
+            let written = store.reference(kind, "7").await.unwrap().unwrap().version;
+            if write == 0 {
+                assert!(written > greatest, "round {round}: {written:?} after {greatest:?}");
+            } else {
+                assert_eq!(written, version.next());
+            }
+            version = written;
+            greatest = greatest.max(version);
+            for stale in 1..version.0 {
+                refused_reference(&*store, kind, "7", Version(stale)).await;
+            }
+        }
+        store.put_reference(kind, "7", version, None).await.unwrap();
+        refused_reference(&*store, kind, "7", version).await;
+        put(&*store, kind, &format!("beside {round}"), 0, "other").await;
+    }
+}
+
+pub async fn references_are_created_and_deleted_side_by_side(place: &dyn Place) {
+    const WRITERS: usize = 8;
+    let store = place.open().await;
+    let mut writers = tokio::task::JoinSet::new();
+    for writer in 0..WRITERS {
+        let store = store.clone();
+        writers.spawn(async move {
+            let id = format!("writer {writer}");
+            let mut greatest = Version::ABSENT;
+            for _ in 0..20 {
+                while let Err(error) =
+                    store.put_reference(ReferenceKind::CdrBatch, &id, ABSENT, Some(Bytes::new())).await
+                {
+                    assert!(matches!(error, Error::Conflict(None)), "{error}");
+                }
+                let version = store.reference(ReferenceKind::CdrBatch, &id).await.unwrap().unwrap().version;
+                assert!(version > greatest);
+                greatest = version;
+                while let Err(error) = store.put_reference(ReferenceKind::CdrBatch, &id, version, None).await {
+                    assert!(matches!(error, Error::Conflict(None)), "{error}");
+                }
+            }
+        });
+    }
+    writers.join_all().await;
+    assert!(listed(&*store, &List::References(ReferenceKind::CdrBatch), 10).await.is_empty());
 }
 
 pub async fn kinds_of_references_are_apart(place: &dyn Place) {
     let store = place.open().await;
-    let kinds = [ReferenceKind::Subscriber, ReferenceKind::TariffPlan, ReferenceKind::TariffPlanVersion];
-    for (kind, text) in kinds.into_iter().zip(["subscriber", "plan", "version"]) {
+    let kinds = [
+        (ReferenceKind::Subscriber, "subscriber"),
+        (ReferenceKind::TariffPlan, "plan"),
+        (ReferenceKind::TariffPlanVersion, "version"),
+        (ReferenceKind::CatalogStamp, "stamp"),
+        (ReferenceKind::CdrSegments, "segments"),
+        (ReferenceKind::CdrBatch, "batch"),
+        (ReferenceKind::CdrSequence, "sequence"),
+    ];
+    for (kind, text) in kinds {
         put(&*store, kind, "same", 0, text).await;
         put(&*store, kind, text, 0, text).await;
     }
-    for (kind, text) in kinds.into_iter().zip(["subscriber", "plan", "version"]) {
+    for (kind, text) in kinds {
         assert_eq!(store.reference(kind, "same").await.unwrap(), document(1, text));
         let mut expected = ["same", text];
         expected.sort_unstable();
@@ -679,6 +1084,30 @@ pub async fn pages_of_references_are_in_the_order_of_their_bytes(place: &dyn Pla
     store.put_reference(kind, &page.items[4], Version(1), None).await.unwrap();
     let rest = store.list(&List::References(kind), page.next.as_deref(), 100).await.unwrap();
     assert_eq!(rest.items.iter().map(ToString::to_string).collect::<Vec<_>>(), ids[5..]);
+}
+
+pub async fn references_are_listed_under_what_they_begin_with(place: &dyn Place) {
+    let store = place.open().await;
+    let kind = ReferenceKind::CdrBatch;
+    let mut of_one: Vec<String> = (0..30).map(|number| format!("one/{:020}", number * 7)).collect();
+    let others = ["one", "one.", "one0", "On", "onf", "two/1", "one/é", "one/\u{10ffff}"].map(String::from);
+    for id in of_one.iter().chain(&others) {
+        put(&*store, kind, id, 0, "document").await;
+    }
+    put(&*store, ReferenceKind::CdrSequence, "one/of another kind", 0, "document").await;
+    of_one.extend(others[6..].iter().cloned());
+    let under = |prefix: &str| List::ReferencesUnder(kind, prefix.into());
+    for limit in [1, 4, 31, 32, 100] {
+        assert_eq!(listed(&*store, &under("one/"), limit).await, of_one, "pages of {limit}");
+    }
+    assert_eq!(listed(&*store, &under("one/0000000000000000020"), 2).await, of_one[29..30]);
+    assert_eq!(listed(&*store, &under(""), 100).await, listed(&*store, &List::References(kind), 100).await);
+    for nothing in ["one/1", "three", "~"] {
+        assert!(listed(&*store, &under(nothing), 100).await.is_empty(), "{nothing}");
+    }
+    // A cursor from before or behind all of them.
+    assert_eq!(store.list(&under("one/"), Some("a"), 100).await.unwrap().items.len(), 32);
+    assert!(store.list(&under("one/"), Some("two"), 100).await.unwrap().items.is_empty());
 }
 
 pub async fn everyone_sees_the_same_identity(place: &dyn Place) {
@@ -715,16 +1144,16 @@ fn index_write(key: u128, value: &'static str, lives_for: Option<Span>) -> Index
 
 /// Creates sessions (number, due at) with their timer entries.
 async fn arm(store: &dyn Store, of: AccountKey, entries: &[(u8, i64)]) -> Vec<Due> {
-    create(store, of, entries, |moment| (TimerWrite::At(moment), Listing::Keep)).await;
+    create(store, of, entries, |moment| (TimerWrite::At(moment), Listing::Keep), None).await;
     entries.iter().map(|(number, moment)| Due { key: session(store, of, *number), at: at(*moment) }).collect()
 }
 
 async fn open(store: &dyn Store, of: AccountKey, entries: &[(u8, i64)]) -> Vec<ChargingDataRef> {
-    create(store, of, entries, |moment| (TimerWrite::Keep, Listing::Open(moment))).await
+    create(store, of, entries, |moment| (TimerWrite::Keep, Listing::Open(moment)), None).await
 }
 
 async fn close(store: &dyn Store, of: AccountKey, entries: &[(u8, i64)]) -> Vec<ChargingDataRef> {
-    create(store, of, entries, |moment| (TimerWrite::Keep, Listing::Closed(moment))).await
+    create(store, of, entries, |moment| (TimerWrite::Keep, Listing::Closed(moment)), Some(Bytes::from("session"))).await
 }
 
 async fn create(
@@ -732,12 +1161,13 @@ async fn create(
     of: AccountKey,
     entries: &[(u8, i64)],
     how: impl Fn(Timestamp) -> (TimerWrite, Listing),
+    journal: Option<Bytes>,
 ) -> Vec<ChargingDataRef> {
     let mut keys = Vec::new();
     for (number, moment) in entries {
         let key = session(store, of, *number);
         let (timer, listing) = how(at(*moment));
-        let write = SessionWrite { timer, listing, ..session_write(&key, ABSENT, "session") };
+        let write = SessionWrite { timer, listing, journal: journal.clone(), ..session_write(&key, ABSENT, "session") };
         store.commit(&Commit { sessions: vec![write], ..leaves(of, ABSENT) }).await.unwrap();
         keys.push(key);
     }

@@ -8,11 +8,13 @@ use bytes::Bytes;
 use nchf::charging::ids::ChargingDataRef;
 use nchf::charging::time::Span;
 use nchf::store::redis::{RedisStore, Settings};
-use nchf::store::{AccountKey, Commit, Durability, Listing, Load, RefCodec, SessionWrite, Store, TimerWrite, Version};
+use nchf::store::{
+    AccountKey, Commit, Durability, Listing, Load, Partition, RefCodec, SessionWrite, Store, TimerWrite, Version,
+};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::Instant;
 
-use super::place::{at, leaves};
+use super::place::{QUEUES, at, leaves};
 use super::server::Server;
 
 /// Sizes of the documents of a session with two rating groups.
@@ -90,6 +92,73 @@ async fn measure_updates(concurrency: u64) {
         each(own_cpu() - here_before),
         server.commandstats("mget", "usec_per_call").unwrap(),
         server.commandstats("fcall", "usec_per_call").unwrap(),
+    );
+}
+
+#[test]
+#[ignore = "measures; needs a quiet machine"]
+fn costs_of_the_workers() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    LocalSet::new().block_on(&runtime, measure_workers());
+}
+
+async fn measure_workers() {
+    const SESSIONS: u64 = 20_000;
+    let server = Server::redis(&[]);
+    let store = open(&server).await;
+    look(&server, &store, "nothing").await;
+    for Partition(number) in Partition::all() {
+        let of = AccountKey(u64::from(number));
+        let mut commit = Commit { account_document: None, ..update(&store, of, 0) };
+        commit.sessions[0].timer = TimerWrite::At(at(1_000_000));
+        commit.outbox = QUEUES.map(|queue| (queue, filled(50))).to_vec();
+        store.commit(&commit).await.unwrap();
+        for queue in QUEUES {
+            let (id, _) = store.outbox(of.partition(), queue, None, 1).await.unwrap().remove(0);
+            store.acknowledge(of.partition(), queue, &[id]).await.unwrap();
+        }
+    }
+    look(&server, &store, "a timer that is not due and emptied outboxes").await;
+
+    // One after another, each with the sweep of some closed sessions of its partition.
+    let of = |number: u64| AccountKey((number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    for number in 0..SESSIONS {
+        let mut commit = Commit { account_document: None, ..update(&store, of(number), 0) };
+        commit.sessions[0].listing = Listing::Closed(at(0));
+        store.commit(&commit).await.unwrap();
+    }
+    let before = redis_cpu(&server);
+    for number in 0..SESSIONS {
+        let key = key(&store, of(number));
+        store.retire(of(number), &key, Some(filled(50)), Span::from_secs(3600)).await.unwrap();
+    }
+    println!("a retirement: Redis {:.1} µs", (redis_cpu(&server) - before) * 1e6 / SESSIONS as f64);
+
+    let (before, mut cursor, mut pages) = (redis_cpu(&server), None::<Box<str>>, 0);
+    loop {
+        let page = store.scan(cursor.as_deref(), 1000).await.unwrap();
+        pages += 1;
+        match page.next {
+            Some(next) => cursor = Some(next),
+            None => break,
+        }
+    }
+    let keys = server.ask_number(&["DBSIZE"]);
+    println!("a scan of {keys} keys in {pages} pages: Redis {:.0} µs", (redis_cpu(&server) - before) * 1e6);
+}
+
+async fn look(server: &Server, store: &RedisStore, holding: &str) {
+    const LOOKS: u32 = 100;
+    let all: Vec<Partition> = Partition::all().collect();
+    let (redis_before, here_before) = (redis_cpu(server), own_cpu());
+    for _ in 0..LOOKS {
+        assert!(store.look(&all, at(0)).await.unwrap().is_empty());
+    }
+    let each = |seconds: f64| seconds * 1e6 / f64::from(LOOKS);
+    println!(
+        "a look at 1024 partitions with {holding}: Redis {:.0} µs, here {:.0} µs",
+        each(redis_cpu(server) - redis_before),
+        each(own_cpu() - here_before),
     );
 }
 

@@ -1,13 +1,15 @@
 //! What only the store on Redis promises: which servers it accepts, what its keys look like, what a call costs.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use bytes::Bytes;
 use nchf::charging::ids::AccountId;
 use nchf::charging::time::Span;
 use nchf::store::redis::{Migrations, RedisStore, Settings, State};
 use nchf::store::{
-    Applied, Commit, Durability, Error, IndexKey, Load, RefCodec, ReferenceKind, SessionWrite, Store, Version,
+    Applied, Commit, Durability, Error, IndexKey, Listing, Load, OutboxId, Partition, Queue, RefCodec, ReferenceKind,
+    SessionWrite, Store, Version,
 };
 
 use super::place::*;
@@ -110,7 +112,7 @@ async fn a_key_of_another_type_is_found_before_anything_is_written() {
     let store = open(&server).await;
     store.commit(&changes_everything(&store, account(7), ABSENT, [ABSENT; 2])).await.unwrap();
     let names: Vec<String> = server.keys().into_iter().filter(|name| name.starts_with("nchf{")).collect();
-    assert_eq!(names.len(), 12, "account, 2 sessions, 3 journals, index, timers, 3 listings, outbox: {names:?}");
+    assert_eq!(names.len(), 13, "account, 2 sessions, 3 journals, index, timers, 3 listings, 2 outboxes: {names:?}");
     for wrong in &names {
         // An index entry is a plain value, written over whatever is there.
         if wrong.contains("}i:") {
@@ -125,6 +127,104 @@ async fn a_key_of_another_type_is_found_before_anything_is_written() {
         assert!(error.contains("another type"), "{wrong}: {error}");
         assert_eq!(server.content(), before, "{wrong} was found too late");
     }
+}
+
+#[tokio::test]
+async fn a_look_at_all_partitions_is_sixteen_round_trips() {
+    let server = Server::redis(&[]);
+    let store = open(&server).await;
+    let all: Vec<Partition> = Partition::all().collect();
+    store.look(&all, at(0)).await.unwrap();
+    let before = server.reads();
+    store.look(&all, at(0)).await.unwrap();
+    let after = server.reads();
+    // Each round trip is read in a few pieces, and the asking itself in one.
+    assert!(after - before < 16 * 4, "{} reads", after - before);
+    assert_eq!(server.calls_of("zcount"), 2 * 1024);
+    assert_eq!(server.calls_of("xlen"), 2 * 2 * 1024);
+}
+
+#[tokio::test]
+async fn outbox_ids_grow_across_a_restart() {
+    let mut server = Server::redis(&["--appendonly", "yes", "--appendfsync", "always"]);
+    let mut last = OutboxId("".into());
+    for round in 0..3 {
+        let store = open(&server).await;
+        store.commit(&sends(account(7), Queue::Records, &["a", "b"].map(Bytes::from))).await.unwrap();
+        let found = store.outbox(Partition(7), Queue::Records, None, 10).await.unwrap();
+        assert!(last < found[0].0, "round {round}");
+        last = found[1].0.clone();
+        store.acknowledge(Partition(7), Queue::Records, &[found[0].0.clone(), last.clone()]).await.unwrap();
+        if round == 1 {
+            // Written anew from what is in memory, where no entry is left to tell of the ids.
+            server.ask(&["BGREWRITEAOF"]);
+            while server.ask_text(&["INFO", "persistence"]).contains("aof_rewrite_in_progress:1") {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+        server.kill();
+        server.restart();
+    }
+    // And were the clock to go back, as after a failover to a machine whose clock is slow.
+    let store = open(&server).await;
+    let ahead = u64::from_str_radix(&last.0[..16], 16).unwrap() + 3_600_000;
+    let key = server.keys().into_iter().find(|name| name.ends_with("}x")).unwrap();
+    server.ask(&["XADD", &key, &format!("{ahead}-5"), "d", "from a clock that is ahead"]);
+    store.commit(&sends(account(7), Queue::Records, &[Bytes::from("c")])).await.unwrap();
+    let found = store.outbox(Partition(7), Queue::Records, None, 10).await.unwrap();
+    assert_eq!(&*found[1].0.0, format!("{ahead:016x}{:016x}", 6));
+}
+
+#[tokio::test]
+async fn retired_sessions_leave_no_keys_behind() {
+    let server = Server::redis(&[]);
+    let store = open(&server).await;
+    let brief = Span::from_millis(50);
+    // Some are never retired, and are the oldest: they must not hide the others.
+    for number in 0..200u8 {
+        let key = session(&store, account(7), number);
+        let write = SessionWrite {
+            lives_for: brief,
+            journal: Some(Bytes::from("closed")),
+            listing: Listing::Closed(at(i64::from(number))),
+            ..session_write(&key, ABSENT, "session")
+        };
+        store.commit(&Commit { sessions: vec![write], ..leaves(account(7), ABSENT) }).await.unwrap();
+        if number >= 20 {
+            store.retire(account(7), &key, None, brief).await.unwrap();
+        }
+    }
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    // The retirements of others sweep, though they know nothing of these.
+    for _ in 0..300 {
+        store.retire(account(7), &session(&store, account(7), 255), None, brief).await.unwrap();
+    }
+    let listings: Vec<String> =
+        server.keys().into_iter().filter(|name| name.contains("}c") || name.contains("}k:")).collect();
+    assert_eq!(listings.len(), 2);
+    for listing in listings {
+        let left = server.ask_number(&["ZCARD", &listing]);
+        assert!((20..30).contains(&left), "{left} left in {listing}");
+    }
+    assert_eq!(server.keys().iter().filter(|name| name.contains("}j:")).count(), 20);
+}
+
+#[tokio::test]
+async fn a_retirement_that_redis_refuses_changes_nothing() {
+    let server = Server::redis(&[]);
+    let store = open(&server).await;
+    let of = account(7);
+    store.commit(&changes_everything(&store, of, ABSENT, [ABSENT; 2])).await.unwrap();
+    let key = session(&store, of, 2);
+    let retire = || store.retire(of, &key, Some(Bytes::from("published")), Span::from_secs(1));
+    let before = server.content();
+    server.ask(&["CONFIG", "SET", "maxmemory", "1"]);
+    refusal(retire().await);
+    server.ask(&["CONFIG", "SET", "maxmemory", "0"]);
+    assert_eq!(server.content(), before);
+    let journal = server.keys().into_iter().find(|name| name.contains("}j:") && name.ends_with(key.as_str())).unwrap();
+    server.ask(&["SET", &journal, "another type"]);
+    assert!(refusal(retire().await).contains("another type"));
 }
 
 #[tokio::test]

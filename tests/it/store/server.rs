@@ -114,6 +114,13 @@ impl Server {
         self.commandstats(command, "calls").unwrap_or(0.0) as u64
     }
 
+    /// How often Redis read from a connection since it started.
+    pub fn reads(&self) -> u64 {
+        let stats = self.ask_text(&["INFO", "stats"]);
+        let line = stats.lines().find_map(|line| line.strip_prefix("total_reads_processed:"));
+        line.and_then(|count| count.parse().ok()).unwrap()
+    }
+
     pub fn commandstats(&self, command: &str, field: &str) -> Option<f64> {
         let stats = self.ask_text(&["INFO", "commandstats"]);
         let line = stats.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:")))?;

@@ -135,3 +135,22 @@ fn microseconds_per_load() {
         println!("{:.2} µs to another thread and back", begun.elapsed().as_secs_f64() * 1e6 / 1000.0);
     });
 }
+
+#[test]
+#[ignore = "a measurement"]
+fn a_look_at_all_partitions() {
+    const LOOKS: u32 = 200;
+    let directory = TempDir::new_in(".").unwrap();
+    let store = filled(&directory, Durability::Memory);
+    let all: Vec<Partition> = Partition::all().collect();
+    runtime().block_on(async {
+        for now in [Timestamp::default(), start()] {
+            let begun = instant();
+            let mut work = 0;
+            for _ in 0..LOOKS {
+                work = store.look(&all, now).await.unwrap().iter().filter(|work| work.due).count();
+            }
+            println!("{work} of 1024 due: {:?} for a look at all", begun.elapsed() / LOOKS);
+        }
+    });
+}

@@ -49,7 +49,7 @@ fn update(account: AccountKey, version: u64) -> Commit {
             listing: if version == 0 { Listing::Open(start()) } else { Listing::Keep },
             journal: Some(text("session entry")),
         }],
-        outbox: vec![text("outbox")],
+        outbox: vec![(Queue::Records, text("outbox"))],
         index: vec![IndexWrite { key: IndexKey(7), value: text("index"), lives_for: Some(Span::from_secs(60)) }],
     }
 }
@@ -70,8 +70,8 @@ async fn version(store: &EmbeddedStore, account: AccountKey) -> u64 {
     assert_eq!(store.journal(&JournalKey::Account(account)).await.unwrap(), entries);
     let entries: Vec<Bytes> = all.iter().filter_map(|commit| commit.sessions[0].journal.clone()).collect();
     assert_eq!(store.journal(&JournalKey::Session(account, session())).await.unwrap(), entries);
-    let outbox = store.outbox(account.partition(), 1000).await.unwrap();
-    let entries: Vec<Bytes> = all.iter().map(|commit| commit.outbox[0].clone()).collect();
+    let outbox = store.outbox(account.partition(), Queue::Records, None, 1000).await.unwrap();
+    let entries: Vec<Bytes> = all.iter().map(|commit| commit.outbox[0].1.clone()).collect();
     assert_eq!(outbox.into_iter().map(|(_, entry)| entry).collect::<Vec<_>>(), entries);
     let listed = store.list(&List::OpenSessionsOf(account), None, 10).await.unwrap().items;
     let due = store.due(account.partition(), start(), 10).await.unwrap();
@@ -103,7 +103,7 @@ async fn a_closed_store_opens_at_once_with_everything_it_acknowledged() {
     let mut last_outbox = None;
     for before in 0..20 {
         store.commit(&update(account(1), before)).await.unwrap();
-        last_outbox = store.outbox(account(1).partition(), 100).await.unwrap().pop();
+        last_outbox = store.outbox(account(1).partition(), Queue::Records, None, 100).await.unwrap().pop();
     }
     drop(store);
     let store = open(&directory, &clock);
@@ -111,7 +111,7 @@ async fn a_closed_store_opens_at_once_with_everything_it_acknowledged() {
     assert_eq!(store.identity().secret, identity.secret);
     assert_eq!(store.identity().instance_id, identity.instance_id);
     store.commit(&update(account(1), 20)).await.unwrap();
-    let newest = store.outbox(account(1).partition(), 100).await.unwrap().pop();
+    let newest = store.outbox(account(1).partition(), Queue::Records, None, 100).await.unwrap().pop();
     assert!(last_outbox.unwrap().0 < newest.unwrap().0, "ids grow across a restart");
 }
 
@@ -314,7 +314,7 @@ async fn a_group_that_changes_nothing_does_not_wait_for_the_disk() {
     let syncs = disk.syncs();
     let conflict = store.commit(&update(account(1), 0)).await;
     assert!(matches!(conflict, Err(Error::Conflict(Some(_)))), "{conflict:?}");
-    store.acknowledge(account(1).partition(), &OutboxId("0".into())).await.unwrap();
+    store.acknowledge(account(1).partition(), Queue::Records, &[OutboxId("0".repeat(16).into())]).await.unwrap();
     assert_eq!(disk.syncs(), syncs);
 }
 
@@ -482,6 +482,141 @@ async fn expired_documents_and_index_entries_are_purged() {
     again.sessions[0].expected = Version::ABSENT;
     store.commit(&again).await.unwrap();
     assert_eq!(store.journal(&key).await.unwrap().len(), 2);
+}
+
+/// How many journal entries there are, closed listings of both kinds, and rows of sessions and accounts.
+fn left(store: &EmbeddedStore) -> (u64, u64, u64) {
+    store
+        .read(|view| {
+            let journal = view.transaction.open_table(tables::JOURNAL)?.len()?;
+            let closed = view.transaction.open_table(tables::CLOSED)?.len()?;
+            let of_account = view.transaction.open_table(tables::CLOSED_OF_ACCOUNT)?.len()?;
+            Ok((journal, closed + of_account, view.transaction.open_table(tables::DOCUMENTS)?.len()?))
+        })
+        .unwrap()
+}
+
+/// A session that is opened and closed in one commit and leaves nothing else; its document lives for so long.
+fn closed_at_once(account: AccountKey, secs: u32) -> Commit {
+    let mut commit = short_lived(account, 0, secs);
+    commit.index.clear();
+    commit.sessions[0].journal = Some(Bytes::from("closed"));
+    commit.sessions[0].listing = Listing::Closed(start());
+    commit
+}
+
+#[tokio::test]
+async fn nothing_is_left_of_a_retired_session_whose_document_has_ended() {
+    for (document_secs, journal_secs) in [(60, 600), (600, 60), (60, 60)] {
+        let directory = TempDir::new().unwrap();
+        let clock = ManualClock::at(start());
+        let store = open(&directory, &clock);
+        for number in 0..300 {
+            store.commit(&closed_at_once(account(number), document_secs)).await.unwrap();
+            let entry = (number % 2 == 0).then(|| Bytes::from("published"));
+            store.retire(account(number), &session(), entry, Span::from_secs(journal_secs)).await.unwrap();
+        }
+        assert_eq!(left(&store), (450, 600, 300));
+        clock.advance(Span::from_secs(60));
+        let after_the_first = match (document_secs, journal_secs) {
+            (60, 600) => (450, 600, 300),
+            (600, 60) => (0, 0, 300),
+            _ => (0, 0, 0),
+        };
+        until(|| left(&store) == after_the_first && rows(&store).2 == after_the_first.2).await;
+        // What is left is still known to end after a restart.
+        drop(store);
+        let store = open(&directory, &clock);
+        clock.advance(Span::from_secs(540));
+        until(|| left(&store) == (0, 0, 0) && rows(&store) == (0, 0, 0)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_renewed_retirement_has_one_expiry_entry() {
+    let directory = TempDir::new().unwrap();
+    let clock = ManualClock::at(start());
+    let store = open(&directory, &clock);
+    store.commit(&closed_at_once(account(1), 30)).await.unwrap();
+    for _ in 0..20 {
+        store.retire(account(1), &session(), None, Span::from_secs(60)).await.unwrap();
+        clock.advance(Span::from_secs(10));
+        assert_eq!(rows(&store), (1, 0, 1));
+        assert_eq!(store.journal(&JournalKey::Session(account(1), session())).await.unwrap().len(), 1);
+    }
+    clock.advance(Span::from_secs(49));
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    assert_eq!(left(&store), (1, 2, 1), "a second before the end");
+    clock.advance(Span::from_secs(1));
+    until(|| left(&store) == (0, 0, 0) && rows(&store) == (0, 0, 0)).await;
+}
+
+#[tokio::test]
+async fn an_ended_journal_that_was_not_purged_yet_is_not_continued() {
+    let directory = TempDir::new().unwrap();
+    let clock = ManualClock::at(start());
+    let store = open(&directory, &clock);
+    store.commit(&closed_at_once(account(1), 600)).await.unwrap();
+    store.retire(account(1), &session(), None, Span::from_secs(60)).await.unwrap();
+    clock.advance(Span::from_secs(60));
+    // In the same group as the purge or before it, as it happens.
+    let mut late = closed_at_once(account(1), 600);
+    late.sessions[0].expected = Version(1);
+    late.sessions[0].listing = Listing::Keep;
+    late.sessions[0].journal = Some(Bytes::from("late"));
+    store.commit(&late).await.unwrap();
+    let key = JournalKey::Session(account(1), session());
+    assert_eq!(store.journal(&key).await.unwrap(), ["late"]);
+    until(|| left(&store) == (1, 0, 1)).await;
+    clock.advance(Span::from_secs(7 * 86_400));
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    assert_eq!(store.journal(&key).await.unwrap(), ["late"], "kept until it is retired");
+}
+
+#[tokio::test]
+async fn a_file_of_format_1_is_read_and_becomes_one_of_format_2() {
+    let directory = TempDir::new().unwrap();
+    let clock = ManualClock::at(start());
+    let store = open(&directory, &clock);
+    store.commit(&update(account(1), 0)).await.unwrap();
+    drop(store);
+    let format = |write: Option<u32>| {
+        let database = redb::Database::open(directory.path().join("nchf.redb")).unwrap();
+        let transaction = database.begin_write().unwrap();
+        let mut found = Vec::new();
+        {
+            let mut meta = transaction.open_table(tables::META).unwrap();
+            found.extend_from_slice(meta.get(tables::META_FORMAT).unwrap().unwrap().value());
+            if let Some(format) = write {
+                meta.insert(tables::META_FORMAT, &format.to_be_bytes()[..]).unwrap();
+            }
+        }
+        if write.is_some() {
+            assert!(transaction.delete_table(tables::NOTIFICATIONS).unwrap());
+        }
+        transaction.commit().unwrap();
+        found
+    };
+    format(Some(1));
+    let store = open(&directory, &clock);
+    assert_eq!(version(&store, account(1)).await, 1);
+    assert!(store.outbox(account(1).partition(), Queue::Notifications, None, 10).await.unwrap().is_empty());
+    store.commit(&update(account(1), 1)).await.unwrap();
+    drop(store);
+    assert_eq!(format(None), 2_u32.to_be_bytes());
+}
+
+#[tokio::test]
+async fn a_lease_lives_in_memory() {
+    let disk = Disk::default();
+    let store = open_disk(&disk, Durability::Fsync).unwrap();
+    let syncs = disk.syncs();
+    assert!(store.lease("records", "a", Span::from_secs(60)).await.unwrap());
+    assert!(!store.lease("records", "b", Span::from_secs(60)).await.unwrap());
+    assert_eq!(disk.syncs(), syncs);
+    drop(store);
+    let store = open_disk(&Disk::holding(disk.synced()), Durability::Fsync).unwrap();
+    assert!(store.lease("records", "b", Span::from_secs(60)).await.unwrap(), "forgotten with its process");
 }
 
 #[tokio::test]

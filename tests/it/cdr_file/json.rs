@@ -1,0 +1,38 @@
+//! A record's line.
+
+use nchf::cdr_file::json::{line, tree};
+use serde_json::Value;
+
+use super::{NF, block, cdr, record};
+
+#[test]
+fn a_consumer_names_no_member_that_is_ours_and_breaks_no_line() {
+    let mut cdr = cdr();
+    for (name, json) in [("charged", "\"0\""), ("supi", "1"), ("tenantIdentifier", "\n\"a\\nb\"\r\n")] {
+        cdr.blocks.push(block(name, json));
+    }
+    let line = line(&record(&cdr));
+    assert_eq!(line.lines().count(), 1);
+    let read: Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(read["charged"], "0.050000");
+    assert_eq!(read["supi"], "imsi-001010000000001");
+    assert_eq!(read["tenantIdentifier"], "a\nb");
+    assert_eq!(read["recordingNetworkFunctionID"], NF);
+    assert_eq!(read["nFunctionConsumerInformation"]["nodeFunctionality"], "SMF");
+    assert_eq!(read["listOfMultipleUnitUsage"][0]["usedUnitContainers"][0]["totalVolume"], 1_048_576);
+}
+
+#[test]
+fn what_no_tree_can_hold_is_in_the_line_all_the_same() {
+    let mut cdr = cdr();
+    let deep = format!("{}{}", "[".repeat(4000), "]".repeat(4000));
+    cdr.blocks.push(block("huge", "1e999"));
+    cdr.blocks.push(block("deep", &deep));
+    cdr.usage[0].containers[0].others.push(block("nearlyTooDeep", &deep[4000 - 126..4000 + 126]));
+    cdr.blocks.push(block("tenantIdentifier", "\"a\""));
+    let record = record(&cdr);
+    assert!(line(&record).contains("\"huge\":1e999") && line(&record).contains(&deep));
+    let tree = tree(&record);
+    assert_eq!((&tree["huge"], &tree["deep"], &tree["tenantIdentifier"]), (&Value::Null, &Value::Null, &"a".into()));
+    assert!(tree["listOfMultipleUnitUsage"][0]["usedUnitContainers"][0].get("nearlyTooDeep").is_none());
+}
