@@ -537,11 +537,15 @@ impl Config {
 fn names_a_server(rest: &str) -> bool {
     let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
     let address = authority.rsplit('@').next().unwrap_or_default();
-    let Ok(server) = address.parse::<axum::http::uri::Authority>() else { return false };
-    let has_no_port = address == server.host();
+    // The colons of an IPv6 address stand in brackets.
+    let (host, port) = match address.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        _ => (address, None),
+    };
     let database = path.split(['?', '#']).next().unwrap_or_default().trim_start_matches('/');
-    !server.host().is_empty()
-        && (has_no_port || server.port_u16().is_some())
+    !host.is_empty()
+        && host.bytes().all(|byte| byte.is_ascii_graphic())
+        && port.is_none_or(|port| port.parse::<u16>().is_ok())
         && (database.is_empty() || database.parse::<u32>().is_ok())
 }
 

@@ -67,6 +67,8 @@ async fn wrong_input_is_named_and_changes_nothing() {
         (Method::POST, &credits, credit("unit", json!("miles")), 400, "/unit"),
         (Method::POST, &credits, credit("unit", json!("octets")), 409, "/unit"),
         (Method::POST, &credits, credit("expiresAt", json!("soon")), 400, "/expiresAt"),
+        (Method::PUT, ACCOUNT, json!(["EUR", "0"]), 400, ""),
+        (Method::PUT, ACCOUNT, json!({ "creditLimit": "1" }), 400, "/currency"),
         (Method::PUT, ACCOUNT, json!({ "currency": "euro" }), 400, "/currency"),
         (Method::PUT, ACCOUNT, json!({ "currency": "EUR", "creditLimit": "-1" }), 400, "/creditLimit"),
         (Method::PUT, ACCOUNT, json!({ "currency": "EUR", "limit": "1" }), 400, "/limit"),
@@ -92,6 +94,8 @@ async fn wrong_input_is_named_and_changes_nothing() {
         assert_eq!(answer.json()["invalidParams"][0]["param"], pointer, "{body}");
     }
     world.request(Method::PUT, ACCOUNT, "{").await.expect_problem(400, "INVALID_MSG_FORMAT");
+    let subscriber = json!({ "accountId": "lab" });
+    world.put("/admin/v1/subscribers/tenant-8", &subscriber).await.expect_problem(400, "MANDATORY_IE_MISSING");
     world.request(Method::DELETE, ACCOUNT, Body::empty()).await.expect_problem(405, "");
     assert_eq!(world.get(ACCOUNT).await.bytes, before);
 }

@@ -23,11 +23,18 @@ impl<S: Send + Sync, T: DeserializeOwned + Validate> FromRequest<S> for Body<T> 
         }
         let body = Bytes::from_request(request, state).await;
         let body = body.map_err(|_| ProblemDetails::invalid_format(Vec::new()))?;
+        // An array would be read too, its elements as the members in their order.
+        if body.trim_ascii_start().first() == Some(&b'[') {
+            return Err(ProblemDetails::invalid_format(vec![InvalidParam::new("", "expected an object")]));
+        }
         let mut json = serde_json::Deserializer::from_slice(&body);
         let value: T = serde_path_to_error::deserialize(&mut json).map_err(|error| {
             // The parser's text names types and members of ours, and at most a value of the wrong type.
-            let reason = error.inner().to_string();
-            ProblemDetails::invalid_format(vec![InvalidParam::new(pointer(error.path()), reason)])
+            let (place, reason) = (pointer(error.path()), error.inner().to_string());
+            match missing_member(&reason) {
+                Some(name) => ProblemDetails::missing(vec![InvalidParam::new(format!("{place}/{name}"), "required")]),
+                None => ProblemDetails::invalid_format(vec![InvalidParam::new(place, reason)]),
+            }
         })?;
         json.end().map_err(|_| ProblemDetails::invalid_format(vec![InvalidParam::new("", "more than one value")]))?;
         value.validate().map_err(|errors| {
@@ -51,6 +58,11 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Asked<T> {
             ProblemDetails::new(StatusCode::BAD_REQUEST, "INVALID_QUERY_PARAM").with_detail(error.body_text())
         })
     }
+}
+
+/// serde has no kind of error for it, only this text.
+fn missing_member(reason: &str) -> Option<&str> {
+    reason.strip_prefix("missing field `")?.split('`').next()
 }
 
 fn pointer(path: &serde_path_to_error::Path) -> String {
