@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::cdr_file::{Format, directory};
 use crate::charging::decide::Rules;
 use crate::charging::parts::PartialTrigger;
 use crate::charging::time::Span;
@@ -47,6 +48,7 @@ pub struct Config {
     pub store: Store,
     pub charging: Charging,
     pub timers: Timers,
+    pub cdr: Cdr,
     pub notify: Notify,
     pub http: Http,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -66,6 +68,7 @@ impl Default for Config {
             store: Store::default(),
             charging: Charging::default(),
             timers: Timers::default(),
+            cdr: Cdr::default(),
             notify: Notify::default(),
             http: Http::default(),
             tls: None,
@@ -259,6 +262,41 @@ impl Default for Notify {
     }
 }
 
+/// Files of charging data records.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Cdr {
+    /// Where files appear, under their final names only when they are complete. One instance writes in it at a time.
+    pub dir: PathBuf,
+    /// What records are written in, side by side: `jsonl`, `ber`.
+    pub formats: Vec<Format>,
+    /// Age at which a file is closed, in seconds. Longer keeps records from whoever collects them, and their entries in
+    /// the store.
+    pub rotate_secs: u32,
+    /// Size at which a file is closed, in octets.
+    pub rotate_bytes: u64,
+    /// Number of records at which a file is closed.
+    pub rotate_records: u32,
+    /// Who wrote a file, in its name.
+    pub node_id: String,
+    /// How long the ledger and the records of a session can be read after its record is published, in seconds.
+    pub retention_secs: u32,
+}
+
+impl Default for Cdr {
+    fn default() -> Self {
+        Self {
+            dir: PathBuf::from("./nchf-data/cdr"),
+            formats: vec![Format::Jsonl],
+            rotate_secs: 900,
+            rotate_bytes: 64 * 1024 * 1024,
+            rotate_records: 100_000,
+            node_id: "nchf".to_owned(),
+            retention_secs: 7_776_000,
+        }
+    }
+}
+
 /// Limits of both listeners.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -339,6 +377,7 @@ pub struct Overrides {
     pub listen: Option<String>,
     pub admin_listen: Option<String>,
     pub store: Option<String>,
+    pub cdr_dir: Option<PathBuf>,
     pub instance_id: Option<String>,
     pub demo: Option<String>,
     pub admin_token: Option<String>,
@@ -363,6 +402,9 @@ impl Config {
         }
         if let Some(url) = overrides.store {
             config.store.url = url;
+        }
+        if let Some(dir) = overrides.cdr_dir {
+            config.cdr.dir = dir;
         }
         if let Some(text) = overrides.instance_id {
             let id = text.parse().map_err(|_| Error::new("instance_id", &text, "a UUID is needed"))?;
@@ -419,6 +461,10 @@ impl Config {
             ("notify.time_limit_secs", u64::from(self.notify.time_limit_secs)),
             ("notify.connections_max", u64::from(self.notify.connections_max)),
             ("notify.calls_per_target_max", u64::from(self.notify.calls_per_target_max)),
+            ("cdr.rotate_secs", u64::from(self.cdr.rotate_secs)),
+            ("cdr.rotate_bytes", self.cdr.rotate_bytes),
+            ("cdr.rotate_records", u64::from(self.cdr.rotate_records)),
+            ("cdr.retention_secs", u64::from(self.cdr.retention_secs)),
             ("workers", self.workers.unwrap_or(1) as u64),
         ];
         for (key, value) in positive {
@@ -429,6 +475,14 @@ impl Config {
         if !RECORD_OCTETS.contains(&self.charging.record_octets_max) {
             let allowed = "4096 to 65535 is needed";
             return Err(Error::new("charging.record_octets_max", self.charging.record_octets_max, allowed));
+        }
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.');
+        if self.cdr.node_id.is_empty() || !self.cdr.node_id.bytes().all(is_name) {
+            let allowed = "letters, digits, '-' and '.' are needed: it stands in names of files";
+            return Err(Error::new("cdr.node_id", &self.cdr.node_id, allowed));
+        }
+        if self.cdr.formats.is_empty() {
+            return Err(Error::new("cdr.formats", "[]", "at least one of \"jsonl\", \"ber\" is needed"));
         }
         if let Some(root) = &self.http.api_root {
             let rest = root.strip_prefix("http://").or_else(|| root.strip_prefix("https://")).unwrap_or_default();
@@ -469,6 +523,17 @@ impl Config {
             Ok(_) | Err(_) => Durability::Fsync,
         };
         self.store.durability.unwrap_or(by_default)
+    }
+
+    /// How records are written.
+    pub fn cdr_directory(&self) -> directory::Settings {
+        directory::Settings {
+            node_id: self.cdr.node_id.as_str().into(),
+            formats: self.cdr.formats.clone(),
+            lives_for: Span::from_secs(self.cdr.rotate_secs),
+            bytes_max: self.cdr.rotate_bytes,
+            records_max: self.cdr.rotate_records,
+        }
     }
 
     fn features(&self) -> Result<u64, Error> {

@@ -24,6 +24,7 @@ use crate::store::redis::{self, RedisStore};
 use crate::store::{self, RefCodec, Store};
 use crate::workers;
 use crate::workers::notifications::Notifications;
+use crate::workers::records::Records;
 
 /// A running instance.
 pub struct Instance {
@@ -48,10 +49,12 @@ impl Background {
         let threads = Workers::start(1)?;
         let store = threads.build(|_| opener.clone().open()).await?.remove(0);
         let notifier = Notifier::new(notify_settings(config, own)?, Arc::clone(&shared.clock))?;
-        let work = workers::Workers {
-            app: App { store, shared },
-            notifications: Notifications::new(notifier, config.notify_retry()),
-        };
+        let app = App { store, shared };
+        let retention = Span::from_secs(config.cdr.retention_secs);
+        let records = Records::new(app.clone(), config.cdr.dir.clone(), config.cdr_directory(), retention);
+        let records = records.with_context(|| format!("cdr.dir = {}", config.cdr.dir.display()))?;
+        let work =
+            workers::Workers { app, notifications: Notifications::new(notifier, config.notify_retry()), records };
         let (stop, stopped) = oneshot::channel();
         let ended = threads.first().spawn(work.run(stopped));
         Ok(Self { threads, stop, ended })

@@ -31,11 +31,12 @@ const AFTER_FAILURE: Duration = Duration::from_secs(1);
 pub struct Workers {
     pub app: App,
     pub notifications: notifications::Notifications,
+    pub records: records::Records,
 }
 
 impl Workers {
     /// Works until told to stop. Being dropped in the midst of it loses nothing either.
-    pub async fn run(self, mut stop: oneshot::Receiver<()>) {
+    pub async fn run(mut self, mut stop: oneshot::Receiver<()>) {
         let mut sweep = sweep::Sweep::default();
         // Instances start their rounds at different places, so that they rarely meet.
         let mut first = usize::from(any_number());
@@ -48,18 +49,23 @@ impl Workers {
             first = first.wrapping_add(LOOKED_AT_ONCE);
             let told_to_stop = timeout_at(next, &mut stop).await.is_ok();
             if told_to_stop {
+                // What is in a file that is not out yet would only come out after the next start.
+                if let Err(error) = self.records.close().await {
+                    tracing::warn!(%error, "the last records are published after the next start");
+                }
                 return;
             }
         }
     }
 
     /// Looks at all partitions once and does what it finds; goes on with the sweep.
-    pub async fn round(&self, first: usize, sweep: &mut sweep::Sweep) -> Result<(), store::Error> {
+    pub async fn round(&mut self, first: usize, sweep: &mut sweep::Sweep) -> Result<(), store::Error> {
         let mut partitions: Vec<_> = Partition::all().collect();
         let length = partitions.len();
         partitions.rotate_left(first % length);
+        let mut waiting = Vec::new();
         for some in partitions.chunks(LOOKED_AT_ONCE) {
-            for Work { partition, due, notifications, .. } in
+            for Work { partition, due, notifications, records } in
                 self.app.store.look(some, self.app.shared.clock.now()).await?
             {
                 if due {
@@ -68,7 +74,16 @@ impl Workers {
                 if notifications {
                     self.notifications.deliver(&self.app, partition).await?;
                 }
+                if records {
+                    waiting.push(partition);
+                }
             }
+        }
+        match self.records.step(&waiting).await {
+            // A full disk holds up records and nothing else.
+            Err(records::Error::Directory(error)) => tracing::error!(%error, "records cannot be written"),
+            Err(records::Error::Store(error)) => return Err(error),
+            Ok(()) => {}
         }
         sweep.step(&self.app).await
     }

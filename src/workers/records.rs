@@ -9,6 +9,7 @@
 //!
 //! Everything blocking runs on a thread of its own. Nothing here is on the path of a request.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use uuid::Uuid;
@@ -43,17 +44,17 @@ const WHILE_OPEN: Span = Span::from_secs(u32::MAX);
 
 const STATE: &str = "export";
 
-/// The exporter of one directory.
+/// The exporter of one directory, or who waits for it: the directory is one process's at a time, and whoever finds it
+/// taken takes it over when that process is gone.
 pub struct Records {
     app: App,
-    directory: Arc<Mutex<Directory>>,
-    writer: Uuid,
+    path: PathBuf,
+    settings: directory::Settings,
     /// How long journals are kept after their records are published.
     retention: Span,
     /// Names this process in leases: another one may attend to the same directory after it.
     owner: String,
-    /// The file in the state whose records are all in the directory's file under way.
-    complete: Option<u32>,
+    exporter: Option<Exporter>,
 }
 
 /// Why the exporter stopped in the middle. Nothing is lost: the next round goes on from what is there.
@@ -66,27 +67,73 @@ pub enum Error {
 }
 
 impl Records {
-    pub fn new(app: App, directory: Directory, retention: Span) -> Self {
-        let writer = directory.writer();
-        let directory = Arc::new(Mutex::new(directory));
-        Self { app, directory, writer, retention, owner: Uuid::new_v4().to_string(), complete: None }
+    /// # Errors
+    ///
+    /// When nobody could write there; not when somebody else does.
+    pub fn new(app: App, path: PathBuf, settings: directory::Settings, retention: Span) -> Result<Self, Error> {
+        let owner = Uuid::new_v4().to_string();
+        let mut records = Self { app, path, settings, retention, owner, exporter: None };
+        records.exporter = records.try_open()?;
+        Ok(records)
+    }
+
+    fn try_open(&self) -> Result<Option<Exporter>, Error> {
+        match Directory::open(&self.path, self.settings.clone()) {
+            Ok(directory) => Ok(Some(Exporter {
+                app: self.app.clone(),
+                writer: directory.writer(),
+                directory: Arc::new(Mutex::new(directory)),
+                retention: self.retention,
+                owner: self.owner.clone(),
+                complete: None,
+            })),
+            Err(directory::Error::Locked(_)) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Brings everything on by a step. `waiting` are partitions whose outbox of records is not empty.
     pub async fn step(&mut self, waiting: &[Partition]) -> Result<(), Error> {
+        if self.exporter.is_none() {
+            self.exporter = self.try_open()?;
+        }
+        match &mut self.exporter {
+            Some(exporter) => exporter.step(waiting).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Publishes what there is, whether or not it fills a file: before the end of the program.
+    pub async fn close(&mut self) -> Result<(), Error> {
+        match &mut self.exporter {
+            Some(exporter) => exporter.close().await,
+            None => Ok(()),
+        }
+    }
+}
+
+struct Exporter {
+    app: App,
+    directory: Arc<Mutex<Directory>>,
+    writer: Uuid,
+    retention: Span,
+    owner: String,
+    /// The file in the state whose records are all in the directory's file under way.
+    complete: Option<u32>,
+}
+
+impl Exporter {
+    async fn step(&mut self, waiting: &[Partition]) -> Result<(), Error> {
         self.app.store.lease(&attendance(self.writer), &self.owner, ATTENDED).await?;
         let state = self.state().await?.0;
-        if !waiting.is_empty() || !state.files().is_empty() {
-            self.bring_on(&state).await?;
-        }
+        self.bring_on(&state).await?;
         if !waiting.is_empty() {
             self.take(waiting).await?;
         }
         self.publish_if_full().await
     }
 
-    /// Publishes what there is, whether or not it fills a file: before the end of the program.
-    pub async fn close(&mut self) -> Result<(), Error> {
+    async fn close(&mut self) -> Result<(), Error> {
         match self.complete {
             Some(number) => self.publish(number, Closure::Manual).await,
             None => Ok(()),

@@ -11,7 +11,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("clock", &["charging"]),
     ("store", &["charging", "clock"]),
     ("notify", &["charging", "clock"]),
-    ("config", &["charging", "notify", "store"]),
+    ("config", &["cdr_file", "charging", "notify", "store"]),
     ("telemetry", &["charging", "config"]),
     ("app", &["charging", "clock", "store", "telemetry"]),
     ("directory", &["app", "charging", "store"]),
@@ -21,7 +21,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("http", &["app", "cdr_file", "charging", "config", "ledger", "store", "telemetry", "transact"]),
     ("bench", &["charging", "clock"]),
     ("workers", &["app", "cdr_file", "charging", "notify", "store", "telemetry", "transact"]),
-    ("serve", &["app", "charging", "clock", "config", "demo", "http", "notify", "store", "workers"]),
+    ("serve", &["app", "cdr_file", "charging", "clock", "config", "demo", "http", "notify", "store", "workers"]),
 ];
 
 /// Foreign crates that only one part of the tree may name.

@@ -1,12 +1,17 @@
 //! What happens between messages, by the workers of an instance: time passes, operators act, consumers answer.
 
+use std::path::Path;
+
 use axum::body::Body;
 use axum::http::Method;
+use nchf::charging::time::Span;
 use nchf::clock::SystemClock;
+use nchf::config::Config;
 use nchf::notify::retry::RetryPolicy;
 use nchf::notify::{Notifier, policy::Allowed};
 use nchf::workers::Workers;
 use nchf::workers::notifications::Notifications;
+use nchf::workers::records::Records;
 use nchf::workers::sweep::Sweep;
 use serde_json::{Value, json};
 
@@ -17,6 +22,8 @@ use crate::support::{Answer, World};
 /// A world with workers, which do a round when they are told to.
 struct Running {
     world: World,
+    /// Of record files.
+    directory: tempfile::TempDir,
     workers: Workers,
     sweep: Sweep,
 }
@@ -27,8 +34,10 @@ impl Running {
         let settings = nchf::notify::Settings { allow: Allowed::loopback().into(), ..Default::default() };
         let notifier = Notifier::new(settings, std::sync::Arc::new(SystemClock)).unwrap();
         let notifications = Notifications::new(notifier, RetryPolicy::default());
-        let workers = Workers { app: world.app.clone(), notifications };
-        Self { world, workers, sweep: Sweep::default() }
+        let directory = tempfile::tempdir().unwrap();
+        let records = records(&world, directory.path());
+        let workers = Workers { app: world.app.clone(), notifications, records };
+        Self { world, directory, workers, sweep: Sweep::default() }
     }
 
     async fn round(&mut self) {
@@ -51,6 +60,11 @@ impl Running {
         let answer = self.world.get(&format!("/admin/v1/charging-sessions/{}", session.reference())).await;
         answer.json()["state"].as_str().unwrap().to_owned()
     }
+}
+
+fn records(world: &World, directory: &Path) -> Records {
+    let settings = Config::default().cdr_directory();
+    Records::new(world.app.clone(), directory.to_owned(), settings, Span::from_secs(86_400)).unwrap()
 }
 
 fn asks(number: u32, notify_uri: &str) -> Value {
@@ -221,4 +235,103 @@ async fn a_changed_tariff_asks_only_those_whom_it_concerns() {
     let received = stub.received();
     assert_eq!(received.len(), 1);
     assert!(received[0].uri.ends_with("/20"));
+}
+
+/// All records in published files, in the order of their numbers; fails where a number is missing or twice.
+fn published(directory: &Path) -> Vec<Value> {
+    let records = in_files(directory);
+    for (at, record) in records.iter().enumerate() {
+        assert_eq!(record["localRecordSequenceNumber"], at, "{records:#?}");
+    }
+    records
+}
+
+fn in_files(directory: &Path) -> Vec<Value> {
+    let mut records: Vec<Value> = Vec::new();
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "jsonl")
+            && !path.file_name().unwrap().to_str().unwrap().starts_with('.')
+        {
+            let text = std::fs::read_to_string(path).unwrap();
+            records.extend(text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()));
+        }
+    }
+    records.sort_by_key(|record| record["localRecordSequenceNumber"].as_u64().unwrap());
+    records
+}
+
+impl Running {
+    /// A session from create to release, which leaves a record.
+    async fn charge(&self, subscriber: u32) -> String {
+        let mut create = asks(1, "http://127.0.0.1:9/");
+        create["subscriberIdentifier"] = json!(format!("imsi-00101{subscriber:010}"));
+        let created = self.world.create(&create).await;
+        let release = request(2, json!({ "subscriberIdentifier": null }));
+        self.world.release(&created, &release).await.expect(204);
+        created.reference()
+    }
+}
+
+#[tokio::test]
+async fn closed_records_come_out_once_in_a_file_when_it_is_full() {
+    let mut running = Running::new().await;
+    let mut expected = Vec::new();
+    for subscriber in 1..=5 {
+        expected.push(running.charge(subscriber).await);
+    }
+    running.round().await;
+    assert!(published(running.directory.path()).is_empty(), "the file is open");
+    expected.push(running.charge(6).await);
+    running.world.tick(900);
+    running.round().await;
+    let records = published(running.directory.path());
+    let mut found: Vec<_> = records.iter().map(|record| record["ref"].as_str().unwrap().to_owned()).collect();
+    found.sort();
+    expected.sort();
+    assert_eq!(found, expected);
+
+    let listed = running.world.get(&format!("/admin/v1/cdrs?ref={}", expected[0])).await.json();
+    assert!(listed["items"][0]["localRecordSequenceNumber"].is_u64(), "the number can be read: {listed}");
+    running.world.tick(900);
+    running.round().await;
+    assert_eq!(published(running.directory.path()).len(), 6, "nothing comes out again");
+}
+
+#[tokio::test]
+async fn a_process_that_ends_in_the_midst_of_a_file_leaves_its_records_to_the_next_one() {
+    let mut running = Running::new().await;
+    running.charge(1).await;
+    running.round().await;
+    // The process is gone: its file under way and all it knew.
+    let path = running.directory.path().to_owned();
+    drop(std::mem::replace(&mut running.workers.records, records(&running.world, tempfile::tempdir().unwrap().path())));
+    running.workers.records = records(&running.world, &path);
+    running.charge(2).await;
+    running.round().await;
+    running.world.tick(900);
+    running.round().await;
+    assert_eq!(published(&path).len(), 2);
+}
+
+#[tokio::test]
+async fn an_exporter_that_is_gone_for_good_is_replaced_by_another_directory() {
+    let mut running = Running::new().await;
+    running.charge(1).await;
+    running.round().await;
+    let other = tempfile::tempdir().unwrap();
+    running.workers.records = records(&running.world, other.path());
+    running.charge(2).await;
+    running.round().await;
+    // The lease of the first directory ends.
+    running.world.tick(31);
+    running.charge(3).await;
+    running
+        .until("all come out in the second directory", async |world| {
+            world.tick(900);
+            in_files(other.path()).len() == 3
+        })
+        .await;
+    published(other.path());
+    assert!(published(running.directory.path()).is_empty());
 }
