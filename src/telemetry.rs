@@ -1,5 +1,6 @@
 //! What an instance tells about itself: metrics and logs. No label and no log line names a subscriber.
 
+use std::io::IsTerminal as _;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -130,7 +131,10 @@ impl OncePerSecond {
 /// Sends the program's log to standard error, as text or as JSON. Set once, before anything is logged.
 pub fn log_to_stderr(log: &Log) -> Result<(), String> {
     let filter = EnvFilter::try_new(&log.filter).map_err(|error| format!("log.filter = {}: {error}", log.filter))?;
-    let to_stderr = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Colours are for a person's terminal; in files and collectors they are noise between the words.
+    let for_a_person = std::io::stderr().is_terminal();
+    let to_stderr =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(for_a_person);
     let outcome = match log.format {
         LogFormat::Text => to_stderr.try_init(),
         LogFormat::Json => to_stderr.json().flatten_event(true).try_init(),

@@ -92,3 +92,15 @@ fn a_switch_comes_from_its_flag_then_from_the_environment_then_from_the_file() {
     assert_eq!(shown(&["--demo"], Some("false")), "demo = true");
     assert_eq!(shown(&["--demo=false"], Some("true")), "demo = false");
 }
+
+#[test]
+fn what_is_logged_into_a_pipe_has_no_colours() {
+    let store = tempfile::tempdir().unwrap();
+    let mut command = nchf(&["serve", "--store", &format!("embedded:{}", store.path().display())]);
+    let mut program = Ended(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
+    BufReader::new(program.0.stdout.take().unwrap()).lines().next().unwrap().unwrap();
+    Command::new("kill").arg(program.0.id().to_string()).status().unwrap();
+    let logged: Vec<_> = BufReader::new(program.0.stderr.take().unwrap()).lines().map(Result::unwrap).collect();
+    assert!(logged.iter().any(|line| line.contains("shutting down")), "{logged:?}");
+    assert!(logged.iter().all(|line| !line.contains('\u{1b}')), "{logged:?}");
+}
