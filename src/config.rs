@@ -145,9 +145,9 @@ impl Default for Charging {
             failure_handling: FailureHandling::Continue,
             refuse_create_without_credit: false,
             unit_count_inactivity_timer_secs: None,
-            // All of 1 to 18 but 7 (presence reporting areas), 11 (QoS monitoring), 12 (announcements), 16 (a
-            // response inside an error) and 17 (redirection), which would ask something of us that is not done.
-            supported_features: "273BF".to_owned(),
+            // All of 1 to 18 but 7 (presence reporting areas), 11 (QoS monitoring), 12 (announcements) and 16 (a response
+            // inside an error), which would ask something of us that is not done.
+            supported_features: "373BF".to_owned(),
             quotas_max: 256,
             tombstone_secs: 86_400,
             document_margin_secs: 604_800,

@@ -254,7 +254,7 @@ pub struct Meter {
 /// Operations whose answers are kept. A consumer has one or two requests under way for a session at a time.
 const REMEMBERED_MAX: usize = 4;
 /// Operations of a consumer with one constant number that are recognised after their answers are forgotten.
-const FORGOTTEN_MAX: usize = 12;
+const FORGOTTEN_MAX: usize = 32;
 /// Containers remembered: more than a consumer that lost an answer merges into its next request.
 const CONTAINERS_KEPT: usize = 8;
 /// All containers of the latest request are remembered, up to this many; every session's document carries them.
@@ -262,7 +262,7 @@ const CONTAINERS_MAX: usize = 256;
 /// The part of a block's mark that is its length; longer ones count as this.
 const LENGTH_BITS: u64 = 0xFFFF;
 /// Ranges of numbers; a consumer that leaves more gaps than this has its oldest ones taken as seen.
-const RANGES_MAX: usize = 16;
+const RANGES_MAX: usize = 64;
 
 impl ChargingSession {
     pub fn is_closed(&self) -> bool {
@@ -600,7 +600,7 @@ mod tests {
             add_to_ranges(&mut ranges, number);
         }
         assert_eq!(ranges, [(1, 3), (5, 7), (u32::MAX, u32::MAX)]);
-        for number in (100..200).step_by(2) {
+        for number in (100..400).step_by(2) {
             add_to_ranges(&mut ranges, number);
         }
         assert_eq!(ranges.len(), RANGES_MAX);
