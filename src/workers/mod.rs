@@ -24,6 +24,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Partitions looked at in one call.
 const LOOKED_AT_ONCE: usize = 64;
 
+/// Ten seconds' worth.
+const ROUNDS_BETWEEN_CHECKS: u32 = 20;
+
 /// Pause after the store has failed.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
@@ -40,7 +43,12 @@ impl Workers {
         let mut sweep = sweep::Sweep::default();
         // Instances start their rounds at different places, so that they rarely meet.
         let mut first = usize::from(any_number());
+        let mut rounds = 0u32;
         loop {
+            if rounds.is_multiple_of(ROUNDS_BETWEEN_CHECKS) {
+                self.check_store().await;
+            }
+            rounds = rounds.wrapping_add(1);
             let next = Instant::now() + LOOK_EVERY;
             if let Err(error) = self.round(first, &mut sweep).await {
                 tracing::warn!(%error, "the workers cannot reach the store");
@@ -55,6 +63,13 @@ impl Workers {
                 }
                 return;
             }
+        }
+    }
+
+    /// A check of the store also mends what it can: functions that Redis has lost are loaded again.
+    async fn check_store(&self) {
+        if let Err(error) = self.app.store.ready().await {
+            tracing::warn!(%error, "the store is not ready");
         }
     }
 
