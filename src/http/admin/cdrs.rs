@@ -68,7 +68,9 @@ async fn records(
         let cdrs = app.cdrs(account, reference).await?;
         let is_asked_for = |cdr: &&Cdr| subscriber.is_none_or(|wanted| cdr.header.subscriber.as_ref() == Some(wanted));
         records.extend(cdrs.iter().filter(is_asked_for).map(|cdr| {
-            let line = json::line(&Record { cdr, recording_nf, local_sequence_number: None });
+            let published = cdr.published.as_ref();
+            let local_sequence_number = published.map(|published| published.local_record_sequence_number);
+            let line = json::line(&Record { cdr, recording_nf, local_sequence_number });
             RawValue::from_string(line).expect("a record is JSON")
         }));
     }

@@ -1,5 +1,7 @@
 //! Records as they leave the program: JSON lines, BER, and files that survive whatever happens.
 
+mod ber;
+mod bodies;
 mod directory;
 mod faults;
 mod json;
@@ -30,6 +32,7 @@ fn cdr() -> Cdr {
     Cdr {
         reference: ChargingDataRef::new("6y19q3vvkagteh9tp1p15dzsmsf3c4xwgyp9hm2d"),
         part: 0,
+        sequence_number: None,
         header: Header {
             subscriber: Some(SubscriberId::new("imsi-001010000000001")),
             account: Some(AccountId::new("demo-0001")),
@@ -42,10 +45,12 @@ fn cdr() -> Cdr {
         opened_at: OPENED_AT,
         closed_at: OPENED_AT.after(Span::from_secs(3600)),
         cause: CauseForRecordClosing::NormalRelease,
+        incomplete: None,
         triggers: Vec::new(),
         usage: vec![QuotaUsage { key, containers: vec![Container::of_units(volume)], others: Vec::new() }],
         blocks: Vec::new(),
         charged: Amount::new(50_000),
+        published: None,
     }
 }
 
