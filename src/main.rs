@@ -86,6 +86,9 @@ struct Settings {
     /// `embedded:DIR` or `redis://host:port` [default: embedded:./nchf-data].
     #[arg(long, env = "NCHF_STORE", global = true)]
     store: Option<String>,
+    /// Where files of charging data records appear [default: ./nchf-data/cdr].
+    #[arg(long, env = "NCHF_CDR_DIR", global = true)]
+    cdr_dir: Option<PathBuf>,
     /// NF instance id, a UUID [default: random, kept by the store].
     #[arg(long, env = "NCHF_INSTANCE_ID", global = true)]
     instance_id: Option<String>,
@@ -103,6 +106,7 @@ impl Settings {
             listen: self.listen,
             admin_listen: self.admin_listen,
             store: self.store,
+            cdr_dir: self.cdr_dir,
             instance_id: self.instance_id,
             demo: self.demo,
             admin_token: self.admin_token,

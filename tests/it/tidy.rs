@@ -10,7 +10,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("cdr_file", &["charging"]),
     ("clock", &["charging"]),
     ("store", &["charging", "clock"]),
-    ("config", &["charging", "store"]),
+    ("config", &["cdr_file", "charging", "store"]),
     ("telemetry", &["charging", "config"]),
     ("app", &["charging", "clock", "store", "telemetry"]),
     ("directory", &["app", "charging", "store"]),
