@@ -45,10 +45,12 @@ pub struct Config {
     /// Threads that serve requests. By default one for each core; more only take cores from each other.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workers: Option<usize>,
+    /// Where files of charging data records appear. Each instance needs one of its own.
+    pub cdr_dir: PathBuf,
     pub store: Store,
     pub charging: Charging,
     pub timers: Timers,
-    pub cdr: Cdr,
+    pub cdr: CdrFiles,
     pub notify: Notify,
     pub http: Http,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -65,10 +67,11 @@ impl Default for Config {
             instance_id: None,
             demo: false,
             workers: None,
+            cdr_dir: PathBuf::from("./nchf-data/cdr"),
             store: Store::default(),
             charging: Charging::default(),
             timers: Timers::default(),
-            cdr: Cdr::default(),
+            cdr: CdrFiles::default(),
             notify: Notify::default(),
             http: Http::default(),
             tls: None,
@@ -262,40 +265,40 @@ impl Default for Notify {
     }
 }
 
-/// Files of charging data records.
+/// Files of charging data records. A file is closed, and appears, when it reaches the first of its limits.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Cdr {
-    /// Where files appear, under their final names only when they are complete. One instance writes in it at a time.
-    pub dir: PathBuf,
-    /// What records are written in, side by side: `jsonl`, `ber`.
+pub struct CdrFiles {
+    /// `jsonl`, an object in each line, and `ber`, files of TS 32.297; both are written side by side.
     pub formats: Vec<Format>,
-    /// Age at which a file is closed, in seconds. Longer keeps records from whoever collects them, and their entries in
-    /// the store.
-    pub rotate_secs: u32,
-    /// Size at which a file is closed, in octets.
-    pub rotate_bytes: u64,
-    /// Number of records at which a file is closed.
-    pub rotate_records: u32,
-    /// Who wrote a file, in its name.
+    /// Who wrote a file, in its name: 1 to 20 letters, digits, dots and hyphens. Where the files of several instances
+    /// meet, each needs its own, because numbers of files are counted in each directory.
     pub node_id: String,
+    /// How long a file collects records, in seconds. Too short makes many small files, too long makes mediation wait.
+    pub rotate_secs: u32,
+    /// Octets of a file, at least 65536.
+    pub rotate_bytes: u64,
+    pub rotate_records: u32,
     /// How long the ledger and the records of a session can be read after its record is published, in seconds.
     pub retention_secs: u32,
 }
 
-impl Default for Cdr {
+impl Default for CdrFiles {
     fn default() -> Self {
         Self {
-            dir: PathBuf::from("./nchf-data/cdr"),
             formats: vec![Format::Jsonl],
+            node_id: "nchf".to_owned(),
             rotate_secs: 900,
             rotate_bytes: 64 * 1024 * 1024,
             rotate_records: 100_000,
-            node_id: "nchf".to_owned(),
             retention_secs: 7_776_000,
         }
     }
 }
+
+/// Smaller ones hold less than one record may have, larger ones outgrow the 32 bits that a file's header has for its
+/// length (TS 32.297 6.1.1.1).
+const FILE_OCTETS: std::ops::RangeInclusive<u64> = 65_536..=4_000_000_000;
 
 /// Limits of both listeners.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -403,8 +406,8 @@ impl Config {
         if let Some(url) = overrides.store {
             config.store.url = url;
         }
-        if let Some(dir) = overrides.cdr_dir {
-            config.cdr.dir = dir;
+        if let Some(directory) = overrides.cdr_dir {
+            config.cdr_dir = directory;
         }
         if let Some(text) = overrides.instance_id {
             let id = text.parse().map_err(|_| Error::new("instance_id", &text, "a UUID is needed"))?;
@@ -453,6 +456,8 @@ impl Config {
             ("timers.probe_guard_secs", u64::from(self.timers.probe_guard_secs)),
             ("timers.abort_guard_secs", u64::from(self.timers.abort_guard_secs)),
             ("timers.record_open_secs", u64::from(self.timers.record_open_secs.unwrap_or(1))),
+            ("cdr.rotate_secs", u64::from(self.cdr.rotate_secs)),
+            ("cdr.rotate_records", u64::from(self.cdr.rotate_records)),
             ("charging.tombstone_secs", u64::from(self.charging.tombstone_secs)),
             ("charging.quotas_max", u64::from(self.charging.quotas_max)),
             ("notify.deadline_ms", u64::from(self.notify.deadline_ms)),
@@ -461,9 +466,6 @@ impl Config {
             ("notify.time_limit_secs", u64::from(self.notify.time_limit_secs)),
             ("notify.connections_max", u64::from(self.notify.connections_max)),
             ("notify.calls_per_target_max", u64::from(self.notify.calls_per_target_max)),
-            ("cdr.rotate_secs", u64::from(self.cdr.rotate_secs)),
-            ("cdr.rotate_bytes", self.cdr.rotate_bytes),
-            ("cdr.rotate_records", u64::from(self.cdr.rotate_records)),
             ("cdr.retention_secs", u64::from(self.cdr.retention_secs)),
             ("workers", self.workers.unwrap_or(1) as u64),
         ];
@@ -476,14 +478,7 @@ impl Config {
             let allowed = "4096 to 65535 is needed";
             return Err(Error::new("charging.record_octets_max", self.charging.record_octets_max, allowed));
         }
-        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.');
-        if self.cdr.node_id.is_empty() || !self.cdr.node_id.bytes().all(is_name) {
-            let allowed = "letters, digits, '-' and '.' are needed: it stands in names of files";
-            return Err(Error::new("cdr.node_id", &self.cdr.node_id, allowed));
-        }
-        if self.cdr.formats.is_empty() {
-            return Err(Error::new("cdr.formats", "[]", "at least one of \"jsonl\", \"ber\" is needed"));
-        }
+        self.check_cdr_files()?;
         if let Some(root) = &self.http.api_root {
             let rest = root.strip_prefix("http://").or_else(|| root.strip_prefix("https://")).unwrap_or_default();
             let is_plain = rest.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#@\"\\".contains(&byte));
@@ -500,6 +495,36 @@ impl Config {
             return Err(Error::new("admin_listen", self.admin_listen, allowed));
         }
         Ok(())
+    }
+
+    fn check_cdr_files(&self) -> Result<(), Error> {
+        let CdrFiles { formats, node_id, rotate_bytes, .. } = &self.cdr;
+        if self.cdr_dir.as_os_str().is_empty() {
+            return Err(Error::new("cdr_dir", "\"\"", "a directory is needed"));
+        }
+        if formats.is_empty() || (1..formats.len()).any(|at| formats[..at].contains(&formats[at])) {
+            return Err(Error::new("cdr.formats", format!("{formats:?}"), "jsonl, ber or both are needed, each once"));
+        }
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'.' || byte == b'-';
+        if !(1..=20).contains(&node_id.len()) || !node_id.bytes().all(is_plain) || node_id.starts_with('.') {
+            let allowed = "1 to 20 letters, digits, dots and hyphens are needed, no dot first";
+            return Err(Error::new("cdr.node_id", node_id, allowed));
+        }
+        if !FILE_OCTETS.contains(rotate_bytes) {
+            return Err(Error::new("cdr.rotate_bytes", rotate_bytes, "65536 to 4000000000 is needed"));
+        }
+        Ok(())
+    }
+
+    /// How files of records are written.
+    pub fn cdr_files(&self) -> directory::Settings {
+        directory::Settings {
+            node_id: self.cdr.node_id.as_str().into(),
+            formats: self.cdr.formats.clone(),
+            lives_for: Span::from_secs(self.cdr.rotate_secs),
+            bytes_max: self.cdr.rotate_bytes,
+            records_max: self.cdr.rotate_records,
+        }
     }
 
     /// # Errors
@@ -523,17 +548,6 @@ impl Config {
             Ok(_) | Err(_) => Durability::Fsync,
         };
         self.store.durability.unwrap_or(by_default)
-    }
-
-    /// How records are written.
-    pub fn cdr_directory(&self) -> directory::Settings {
-        directory::Settings {
-            node_id: self.cdr.node_id.as_str().into(),
-            formats: self.cdr.formats.clone(),
-            lives_for: Span::from_secs(self.cdr.rotate_secs),
-            bytes_max: self.cdr.rotate_bytes,
-            records_max: self.cdr.rotate_records,
-        }
     }
 
     fn features(&self) -> Result<u64, Error> {
@@ -684,6 +698,17 @@ mod tests {
             ("[timers]\nprobe_guard_secs = 0", &["timers.probe_guard_secs = 0", "above 0"]),
             ("[timers]\nabort_guard_secs = 0", &["timers.abort_guard_secs = 0", "above 0"]),
             ("[timers]\nrecord_open_secs = 0", &["timers.record_open_secs = 0", "above 0"]),
+            ("cdr_dir = \"\"", &["cdr_dir", "directory"]),
+            ("[cdr]\nformats = []", &["cdr.formats", "jsonl, ber or both"]),
+            ("[cdr]\nformats = [\"ber\", \"ber\"]", &["cdr.formats", "each once"]),
+            ("[cdr]\nformats = [\"xml\"]", &["cdr.formats", "xml", "jsonl"]),
+            ("[cdr]\nnode_id = \"a/b\"", &["cdr.node_id = a/b", "1 to 20 letters"]),
+            ("[cdr]\nnode_id = \".a\"", &["cdr.node_id = .a", "no dot first"]),
+            ("[cdr]\nnode_id = \"\"", &["cdr.node_id", "1 to 20 letters"]),
+            ("[cdr]\nrotate_secs = 0", &["cdr.rotate_secs = 0", "above 0"]),
+            ("[cdr]\nrotate_records = 0", &["cdr.rotate_records = 0", "above 0"]),
+            ("[cdr]\nrotate_bytes = 65535", &["cdr.rotate_bytes = 65535", "65536 to 4000000000"]),
+            ("[cdr]\nrotate_bytes = 4000000001", &["cdr.rotate_bytes", "65536 to 4000000000"]),
             ("[http", &["FILE"]),
         ] {
             let error = read(text).unwrap_err();
@@ -706,8 +731,13 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("nchf.toml");
         std::fs::write(&file, "listen = \"127.0.0.1:1\"\nadmin_listen = \"127.0.0.1:2\"").unwrap();
-        let overrides = Overrides { listen: Some("127.0.0.1:3".to_owned()), ..Overrides::default() };
+        let overrides = Overrides {
+            listen: Some("127.0.0.1:3".to_owned()),
+            cdr_dir: Some("/var/cdr".into()),
+            ..Overrides::default()
+        };
         let config = Config::load(Some(&file), overrides).unwrap();
+        assert_eq!(config.cdr_dir, Path::new("/var/cdr"));
         assert_eq!(config.listen.port(), 3);
         assert_eq!(config.admin_listen.port(), 2);
         assert_eq!(config.store.url, "embedded:./nchf-data");

@@ -86,7 +86,7 @@ struct Settings {
     /// `embedded:DIR` or `redis://host:port` [default: embedded:./nchf-data].
     #[arg(long, env = "NCHF_STORE", global = true)]
     store: Option<String>,
-    /// Where record files appear [default: ./nchf-data/cdr]
+    /// Where files of charging data records appear [default: ./nchf-data/cdr].
     #[arg(long, env = "NCHF_CDR_DIR", global = true)]
     cdr_dir: Option<PathBuf>,
     /// NF instance id, a UUID [default: random, kept by the store].

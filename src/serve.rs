@@ -51,8 +51,8 @@ impl Background {
         let notifier = Notifier::new(notify_settings(config, own)?, Arc::clone(&shared.clock))?;
         let app = App { store, shared };
         let retention = Span::from_secs(config.cdr.retention_secs);
-        let records = Records::new(app.clone(), config.cdr.dir.clone(), config.cdr_directory(), retention);
-        let records = records.with_context(|| format!("cdr.dir = {}", config.cdr.dir.display()))?;
+        let records = Records::new(app.clone(), config.cdr_dir.clone(), config.cdr_files(), retention);
+        let records = records.with_context(|| format!("cdr_dir = {}", config.cdr_dir.display()))?;
         let work =
             workers::Workers { app, notifications: Notifications::new(notifier, config.notify_retry()), records };
         let (stop, stopped) = oneshot::channel();

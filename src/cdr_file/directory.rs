@@ -78,6 +78,14 @@ fn advice(error: &io::Error) -> &'static str {
     }
 }
 
+/// A file that got out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Published {
+    pub number: FileNumber,
+    /// Its names, one for each format.
+    pub files: Vec<String>,
+}
+
 /// The writer's own file: who it is, and what it last meant to publish.
 const WRITER: &str = ".writer";
 const WRITER_NEW: &str = ".writer.new";
@@ -177,6 +185,16 @@ impl<F: Files> Directory<F> {
         Encoded::of(record, &self.settings.formats)
     }
 
+    /// The file that got out last; `None` before the first.
+    ///
+    /// # Errors
+    ///
+    /// As [`Directory::is_published`].
+    pub fn last(&mut self) -> Result<Option<Published>, Error> {
+        self.settle()?;
+        Ok(self.intent.published())
+    }
+
     /// Appends a record, in each format, to the file under way, which it may open. Durable when the file is closed.
     ///
     /// # Errors
@@ -227,13 +245,13 @@ impl<F: Files> Directory<F> {
     /// # Errors
     ///
     /// Ask [`Directory::is_published`] whether it got out all the same. If not, append all its records again.
-    pub fn close(&mut self, now: Timestamp, closure: Closure) -> Result<Option<FileNumber>, Error> {
+    pub fn close(&mut self, now: Timestamp, closure: Closure) -> Result<Option<Published>, Error> {
         self.settle()?;
         let Some(open) = self.open.take() else { return Ok(None) };
         self.is_in_doubt = true;
         self.intent = self.publish(open, now, closure)?;
         self.is_in_doubt = false;
-        Ok(Some(self.intent.number))
+        Ok(self.intent.published())
     }
 
     fn publish(&mut self, mut open: Open<F::File>, now: Timestamp, closure: Closure) -> Result<Intent, Error> {
@@ -359,6 +377,10 @@ fn recover<F: Files>(files: &mut F) -> Result<Intent, Error> {
 }
 
 impl Intent {
+    fn published(&self) -> Option<Published> {
+        (self.number > FileNumber(0)).then(|| Published { number: self.number, files: self.files.clone() })
+    }
+
     fn file(&self, format: Format) -> Option<&String> {
         let is_of =
             |name: &&String| name.rsplit_once('.').is_some_and(|(_, extension)| extension == format.extension());

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::Record;
-use crate::charging::cdr::QuotaUsage;
+use crate::charging::cdr::{Incomplete, QuotaUsage};
 use crate::charging::command::{Block, Container, Trigger};
 use crate::charging::ids::SubscriberId;
 use crate::charging::money::BalanceUnit;
@@ -53,11 +53,15 @@ impl<K: Fn(&str) -> bool> Renderer<K> {
         object.add("recordType", &CHARGING_FUNCTION_RECORD);
         object.add("recordingNetworkFunctionID", &record.recording_nf);
         object.add_some("localRecordSequenceNumber", record.local_sequence_number.as_ref());
+        object.add_some("recordSequenceNumber", cdr.sequence_number.as_ref());
         object.add("chargingSessionIdentifier", &cdr.reference.as_str());
         object.add_some("subscriberIdentifier", subscriber.as_ref());
         object.add("recordOpeningTime", &cdr.opened_at.rfc3339());
         object.add("duration", &cdr.duration().secs());
         object.add("causeForRecClosing", &cdr.cause.code());
+        if let Some(incomplete) = cdr.incomplete {
+            object.add_json("incompleteCDRIndication", &self.incomplete(incomplete));
+        }
         self.add_consumer(&mut object, record);
         object.add_list("triggers", &cdr.triggers, |trigger| self.trigger(trigger));
         object.add_list("listOfMultipleUnitUsage", &cdr.usage, |usage| self.usage(usage));
@@ -77,6 +81,15 @@ impl<K: Fn(&str) -> bool> Renderer<K> {
                 object.add_json("nFunctionConsumerInformation", &consumer.text());
             }
         }
+    }
+
+    fn incomplete(&self, incomplete: Incomplete) -> String {
+        let Incomplete { initial_lost, update_lost, termination_lost } = incomplete;
+        let mut object = Object::default();
+        object.add_some("initialLost", initial_lost.as_ref());
+        object.add_some("updateLost", update_lost.as_ref());
+        object.add_some("terminationLost", termination_lost.as_ref());
+        object.text()
     }
 
     fn usage(&self, usage: &QuotaUsage) -> String {

@@ -25,7 +25,7 @@ pub struct Record<'a> {
     pub cdr: &'a Cdr,
     /// NF instance id of this charging function.
     pub recording_nf: &'a str,
-    /// Its place among all records of that NF instance (TS 32.298 5.1.5.1.3); `None` while it has none.
+    /// Its place among all records of that NF instance, without gaps (TS 32.298 5.1.5.1.3); `None` while it has none.
     pub local_sequence_number: Option<u32>,
 }
 

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::support::world::{CONVERGED, OFFLINE_ONLY, World};
 use crate::support::{Answer, official};
 
-fn bodies() -> Vec<(String, Value)> {
+pub fn bodies() -> Vec<(String, Value)> {
     let beside = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/payloads");
     let folder = std::env::var_os("NCHF_PAYLOADS_DIR").map_or_else(beside, PathBuf::from);
     let Ok(entries) = std::fs::read_dir(&folder) else {
@@ -31,7 +31,7 @@ fn bodies() -> Vec<(String, Value)> {
 }
 
 /// Every rating group that the bodies name costs something, and everybody they name is provisioned.
-async fn provisioned(bodies: &[(String, Value)]) -> World {
+pub async fn provisioned(bodies: &[(String, Value)]) -> World {
     let world = World::new().await;
     let groups: std::collections::BTreeSet<u64> = (bodies.iter())
         .flat_map(|(_, body)| body["multipleUnitUsage"].as_array().cloned().unwrap_or_default())

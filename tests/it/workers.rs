@@ -63,7 +63,7 @@ impl Running {
 }
 
 fn records(world: &World, directory: &Path) -> Records {
-    let settings = Config::default().cdr_directory();
+    let settings = Config::default().cdr_files();
     Records::new(world.app.clone(), directory.to_owned(), settings, Span::from_secs(86_400)).unwrap()
 }
 

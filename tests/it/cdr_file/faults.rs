@@ -286,7 +286,8 @@ impl Exporter {
             directory.append(now, &directory.encode(&numbered).unwrap())?;
         }
         self.batch = Some((number, last));
-        assert_eq!(directory.close(now, Closure::Normal)?, Some(number));
+        let published = directory.close(now, Closure::Normal)?;
+        assert_eq!(published.map(|published| published.number), Some(number));
         self.batch = None;
         self.out = last;
         Ok(())
@@ -294,7 +295,7 @@ impl Exporter {
 }
 
 /// All of it: `fault` at one operation, restarts until everything is out, and then the count.
-fn check(fault: Option<(usize, Fault)>, second: Option<usize>, loss: Loss, collects: bool) -> usize {
+fn check(fault: Option<(usize, Fault)>, second: Option<usize>, [loss, then]: [Loss; 2], collects: bool) -> usize {
     let files = Simulated(Rc::new(RefCell::new(Disk { fault, ..Disk::default() })));
     let mut exporter = Exporter::default();
     let mut restarts = 0;
@@ -304,7 +305,8 @@ fn check(fault: Option<(usize, Fault)>, second: Option<usize>, loss: Loss, colle
         if disk.is_down {
             restarts += 1;
             assert!(restarts < 4);
-            disk.restart(loss);
+            // What a killed process left behind may be lost when the power fails later.
+            disk.restart(if restarts == 1 { loss } else { then });
             let again = second.filter(|_| restarts == 1);
             disk.fault = again.map(|after| (disk.operations + after, Fault::Crash { effective: after % 2 == 0 }));
         }
@@ -352,25 +354,16 @@ fn holds_every_record_once(files: &BTreeMap<String, Vec<u8>>) {
     assert_eq!(lines.into_iter().map(|(number, of)| (number, of.len())).collect::<BTreeMap<_, _>>(), counts);
 }
 
-const LOSSES: [Loss; 8] = [
-    Loss::Nothing,
-    Loss::Everything,
-    Loss::Some(1),
-    Loss::Some(2),
-    Loss::Some(3),
-    Loss::Some(4),
-    Loss::Some(5),
-    Loss::Some(6),
-];
+const LOSSES: [Loss; 6] = [Loss::Nothing, Loss::Everything, Loss::Some(1), Loss::Some(2), Loss::Some(3), Loss::Some(4)];
 
 #[test]
 fn a_crash_at_any_operation_loses_no_record_and_repeats_none() {
-    let operations = check(None, None, Loss::Nothing, false);
+    let operations = check(None, None, [Loss::Nothing; 2], false);
     assert!(operations > 60, "{operations}");
     for at in 0..operations {
         for loss in LOSSES {
             for effective in [false, true] {
-                check(Some((at, Fault::Crash { effective })), None, loss, false);
+                check(Some((at, Fault::Crash { effective })), None, [loss; 2], false);
             }
         }
     }
@@ -378,11 +371,13 @@ fn a_crash_at_any_operation_loses_no_record_and_repeats_none() {
 
 #[test]
 fn a_crash_while_recovering_from_a_crash_changes_nothing_either() {
-    let operations = check(None, None, Loss::Nothing, false);
+    let operations = check(None, None, [Loss::Nothing; 2], false);
     for at in 0..operations {
         for after in 0..12 {
             for loss in LOSSES {
-                check(Some((at, Fault::Crash { effective: after % 3 == 0 })), Some(after), loss, false);
+                let crash = Some((at, Fault::Crash { effective: after % 3 == 0 }));
+                check(crash, Some(after), [loss; 2], false);
+                check(crash, Some(after), [Loss::Nothing, loss], false);
             }
         }
     }
@@ -390,20 +385,20 @@ fn a_crash_while_recovering_from_a_crash_changes_nothing_either() {
 
 #[test]
 fn what_mediation_has_collected_is_not_published_again() {
-    let operations = check(None, None, Loss::Nothing, true);
+    let operations = check(None, None, [Loss::Nothing; 2], true);
     for at in 0..operations {
         for loss in LOSSES {
-            check(Some((at, Fault::Crash { effective: true })), None, loss, true);
+            check(Some((at, Fault::Crash { effective: true })), None, [loss; 2], true);
         }
     }
 }
 
 #[test]
 fn an_operation_that_fails_leaves_everything_to_be_done_again() {
-    let operations = check(None, None, Loss::Nothing, false);
+    let operations = check(None, None, [Loss::Nothing; 2], false);
     for at in 0..operations {
         for kind in [io::ErrorKind::StorageFull, io::ErrorKind::Other, io::ErrorKind::PermissionDenied] {
-            check(Some((at, Fault::Fails(kind))), None, Loss::Nothing, at % 2 == 0);
+            check(Some((at, Fault::Fails(kind))), None, [Loss::Nothing; 2], at % 2 == 0);
         }
     }
 }

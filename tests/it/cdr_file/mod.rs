@@ -1,5 +1,7 @@
 //! Records as they leave the program: JSON lines, BER, and files that survive whatever happens.
 
+mod ber;
+mod bodies;
 mod directory;
 mod faults;
 mod json;
