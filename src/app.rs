@@ -20,6 +20,8 @@ pub struct Shared {
     pub clock: Arc<dyn Clock>,
     pub refs: RefCodec,
     pub rules: Rules,
+    /// NF instance id: the recording network function of records.
+    pub instance_id: Box<str>,
     pub metrics: Metrics,
     /// Paces the lines about a store that fails.
     pub store_failures: OncePerSecond,
@@ -30,11 +32,12 @@ pub struct Shared {
 }
 
 impl Shared {
-    pub fn new(clock: Arc<dyn Clock>, refs: RefCodec, rules: Rules, deadline_ms: u32) -> Self {
+    pub fn new(clock: Arc<dyn Clock>, refs: RefCodec, rules: Rules, instance_id: Box<str>, deadline_ms: u32) -> Self {
         Self {
             clock,
             refs,
             rules,
+            instance_id,
             metrics: Metrics::default(),
             store_failures: OncePerSecond::default(),
             deadline_ms,

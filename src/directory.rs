@@ -118,14 +118,15 @@ impl App {
         Ok(())
     }
 
-    /// Writes the next version of a plan, and answers it. What is equal to the newest version is no new version.
-    pub async fn put_tariff_plan(&self, plan: &TariffPlan) -> Result<TariffPlan, store::Error> {
-        let plan = while_conflicting(|| async move {
+    /// Writes the next version of a plan. Answers it, and whether the plan is new. What is equal to the newest version
+    /// is no new version.
+    pub async fn put_tariff_plan(&self, plan: &TariffPlan) -> Result<(TariffPlan, bool), store::Error> {
+        let (plan, is_new) = while_conflicting(|| async move {
             let (newest, version) = self.newest_plan(&plan.id).await?;
             let next = newest.as_ref().map_or(1, |newest| newest.version.saturating_add(1));
             let plan = TariffPlan { version: next, ..plan.clone() };
             if let Some(newest) = newest.filter(|newest| TariffPlan { version: next, ..newest.clone() } == plan) {
-                return Ok(newest);
+                return Ok((newest, false));
             }
             let document = record::encode(&plan);
             // The version first, so that whoever sees the plan can rate with it. It may be there already, from an
@@ -135,7 +136,10 @@ impl App {
             let expected = left_over.map_or(Version::ABSENT, |document| document.version);
             self.store.put_reference(ReferenceKind::TariffPlanVersion, &id, expected, Some(document.clone())).await?;
             let id = plan.id.as_str();
-            self.store.put_reference(ReferenceKind::TariffPlan, id, version, Some(document)).await.map(|()| plan)
+            self.store
+                .put_reference(ReferenceKind::TariffPlan, id, version, Some(document))
+                .await
+                .map(|()| (plan, next == 1))
         })
         .await?;
         while_conflicting(|| async move {
@@ -145,7 +149,7 @@ impl App {
         })
         .await?;
         self.add_to_catalog(plan.clone())?;
-        Ok(plan)
+        Ok((plan, is_new))
     }
 
     /// The newest version of a plan, as stored.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use clap::builder::BoolishValueParser;
 use clap::{Args, Parser, Subcommand};
 use nchf::config::{Config, Overrides, StoreUrl};
 use nchf::serve::{self, Instance};
@@ -93,7 +94,7 @@ struct Settings {
     #[arg(long, env = "NCHF_INSTANCE_ID", global = true)]
     instance_id: Option<String>,
     /// Provisions the demo data where it is missing.
-    #[arg(long, env = "NCHF_DEMO", global = true)]
+    #[arg(long, env = "NCHF_DEMO", global = true, value_parser = BoolishValueParser::new())]
     demo: bool,
     /// Bearer token of the operator's side.
     #[arg(long, env = "NCHF_ADMIN_TOKEN", global = true, hide_env_values = true, hide = true)]
@@ -165,13 +166,15 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 }
 
 async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
+    use std::io::Write as _;
     use tokio::signal::unix::{SignalKind, signal};
 
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let instance = Instance::start(config).await?;
-    println!("nchf: charging on http://{}", instance.address());
-    println!("nchf: operator's side on http://{}/docs", instance.operator_address());
+    // Whoever started the program may have gone; that is no reason not to charge.
+    let _ = writeln!(std::io::stdout(), "nchf: charging on http://{}", instance.address());
+    let _ = writeln!(std::io::stdout(), "nchf: operator's side on http://{}/docs", instance.operator_address());
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 
 use crate::app::{App, Shared};
 use crate::clock::SystemClock;
-use crate::config::{Config, StoreUrl};
+use crate::config::{Config, StoreUrl, masked};
 use crate::demo;
 use crate::http::auth::Token;
 use crate::http::health::Draining;
@@ -17,7 +17,7 @@ use crate::http::operator;
 use crate::http::server::{Server, Settings, Tls, TlsFiles, Workers};
 use crate::store::embedded::{self, EmbeddedStore};
 use crate::store::redis::{self, RedisStore};
-use crate::store::{RefCodec, Store};
+use crate::store::{self, RefCodec, Store};
 
 /// A running instance.
 pub struct Instance {
@@ -41,10 +41,13 @@ impl Instance {
         let workers = Workers::start(config.workers.unwrap_or(cores))?;
         let mut stores = workers.build(|_| opener.clone().open()).await?.into_iter();
         let first = stores.next().context("there is always a worker")?;
-        first.ready().await.map_err(|error| anyhow::anyhow!("the store is not ready: {error}"))?;
+        first.ready().await.map_err(|error| anyhow::anyhow!("the store is not ready: {}", error.into_reason()))?;
 
-        let refs = RefCodec::new(first.identity().secret);
-        let shared = Arc::new(Shared::new(Arc::new(SystemClock), refs, config.rules()?, config.http.deadline_ms));
+        let identity = first.identity();
+        let refs = RefCodec::new(identity.secret);
+        let instance_id = config.instance_id.map_or_else(|| identity.instance_id.clone(), |id| id.to_string().into());
+        let deadline_ms = config.http.deadline_ms;
+        let shared = Arc::new(Shared::new(Arc::new(SystemClock), refs, config.rules()?, instance_id, deadline_ms));
         let tls = config.tls.as_ref().map(|tls| {
             let files = TlsFiles {
                 certificate: tls.certificate.clone(),
@@ -135,7 +138,8 @@ impl Opener {
             StoreUrl::Embedded(directory) => {
                 let settings =
                     embedded::Settings { durability: config.durability(), ..embedded::Settings::at(directory) };
-                Self::Embedded(EmbeddedStore::open(&settings, Arc::new(SystemClock))?)
+                let opened = EmbeddedStore::open(&settings, Arc::new(SystemClock));
+                Self::Embedded(opened.map_err(|error| anyhow::anyhow!(error.into_reason()))?)
             }
             StoreUrl::Redis(url) => Self::Redis(Arc::new(redis_settings(config, url))),
         })
@@ -144,7 +148,12 @@ impl Opener {
     async fn open(self) -> anyhow::Result<Arc<dyn Store>> {
         Ok(match self {
             Self::Embedded(store) => Arc::new(store),
-            Self::Redis(settings) => Arc::new(RedisStore::open(redis::Settings::clone(&settings)).await?),
+            Self::Redis(settings) => {
+                let opened = RedisStore::open(redis::Settings::clone(&settings)).await;
+                let failed =
+                    |error: store::Error| anyhow::anyhow!("{}: {}", masked(&settings.url), error.into_reason());
+                Arc::new(opened.map_err(failed)?)
+            }
         })
     }
 }

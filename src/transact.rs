@@ -355,13 +355,22 @@ impl Opening {
     /// What makes two requests the same Create: an idempotency key, else everything they say.
     fn hash(&self, app: &App, purpose: &str) -> KeyedHash {
         let Invocation { consumer, fingerprint, idempotency, .. } = &self.invocation;
-        let hash = app.shared.refs.hash(purpose).part(consumer.functionality.as_bytes());
+        // One consumer may use both services for one PDU session: these are two sessions.
+        let hash = app.shared.refs.hash(purpose).part(self.service_name()).part(consumer.functionality.as_bytes());
         let name = [consumer.name.as_deref(), consumer.address.as_deref()];
         let hash = name.iter().fold(hash, |hash, name| hash.part(name.unwrap_or_default().as_bytes()));
         let hash = self.identities.iter().fold(hash, |hash, identity| hash.part(identity.as_bytes()));
         match idempotency {
             Some(key) => hash.part(b"key").part(&key.to_be_bytes()),
             None => hash.part(&fingerprint.content.to_be_bytes()).part(&fingerprint.exact.to_be_bytes()),
+        }
+    }
+
+    /// As it is hashed: never to be changed.
+    fn service_name(&self) -> &'static [u8] {
+        match self.service {
+            Service::Converged => b"converged",
+            Service::OfflineOnly => b"offline-only",
         }
     }
 
@@ -374,7 +383,8 @@ impl Opening {
         let consumer = &self.invocation.consumer;
         let name = consumer.name.as_deref().or(consumer.address.as_deref()).unwrap_or_default();
         let session = self.pdu_session?.to_be_bytes();
-        let parts = [consumer.functionality.as_bytes(), name.as_bytes(), payer.id.as_str().as_bytes(), &session];
+        let payer = payer.id.as_str().as_bytes();
+        let parts = [self.service_name(), consumer.functionality.as_bytes(), name.as_bytes(), payer, &session];
         Some(app.shared.refs.index_key("pdu session", &parts))
     }
 }

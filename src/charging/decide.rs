@@ -2,7 +2,7 @@
 //! changes, which do not fail.
 //!
 //! Reading order: [`decide`], then `open`, `update`, `release` and `late`. What they share is in `settle`
-//! (debits of reported usage) and `grant` (new grants). All debits of a request come before its first grant, so that
+//! (debits of reported usage), `grant` (new grants) and `work` (how a decision ends). All debits of a request come before its first grant, so that
 //! no grant takes money that usage of another rating group needs.
 
 use super::account::Account;

@@ -63,36 +63,21 @@ pub enum Listed {
     Closed,
 }
 
-/// Work for others, delivered from the outbox by whichever instance is alive.
+/// Work for others, delivered by whichever instance is alive. It waits in two queues, since records wait for a disk and
+/// notifications for consumers: neither may hold up the other.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outgoing {
-    /// A record has closed: `part` counts the session's records from 0, and the journal tells exactly what that one
+    /// In the queue of records. A record has closed: `part` counts the session's records from 0, and the journal tells exactly what that one
     /// holds, whatever is appended to it later.
     #[serde(rename = "r")]
     Record { session: ChargingDataRef, part: u32 },
-    /// The session's consumer is to be told something, at the session's `notify_uri`.
+    /// In the queue of notifications. The session's consumer is to be told something, at the session's `notify_uri`.
     #[serde(rename = "n")]
     Notify(Notification),
-    /// Sessions of this account that ran out may ask again; the account's key in hexadecimal.
+    /// In the queue of notifications, for it leads to them. Sessions of this account that ran out may ask again; the
+    /// account's key in hexadecimal.
     #[serde(rename = "p")]
     Credited { account: Box<str> },
-}
-
-/// The two queues of a partition's outbox. Records wait for a disk, notifications for consumers: neither may hold up
-/// the other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Queue {
-    Records,
-    Notifications,
-}
-
-impl Outgoing {
-    pub const fn queue(&self) -> Queue {
-        match self {
-            Self::Record { .. } => Queue::Records,
-            Self::Notify(_) | Self::Credited { .. } => Queue::Notifications,
-        }
-    }
 }
 
 /// What a consumer is to be told (TS 32.291 6.1.5). It may be told twice, which asks nothing more of it.

@@ -1,6 +1,6 @@
 //! The pure core: what a charging request means, decided without a clock, a socket, a store or a future.
 //!
-//! Start with [`decide`]. Integers only: money in millionths, checked; rounding is named where it happens. Nothing
+//! Start with [`decide`], then [`maintain`] for what happens where no message comes. Integers only: money in millionths, checked; rounding is named where it happens. Nothing
 //! here fails but with a [`decision::Rejection`], and nothing here imports anything of the rest of the crate.
 #![warn(
     clippy::arithmetic_side_effects,
@@ -17,6 +17,7 @@ pub mod cdr;
 pub mod command;
 pub mod decide;
 pub mod decision;
+pub mod explain;
 mod grant;
 pub mod ids;
 pub mod journal;

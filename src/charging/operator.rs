@@ -14,6 +14,8 @@ pub enum Refusal {
     UnitDiffers(BalanceUnit),
     /// The balance would hold more than can be counted.
     TooMuch,
+    /// What has expired already would take along what the balance holds.
+    Expired,
     /// An account has as many balances as it may.
     TooManyBalances,
     /// Money of one currency does not become money of another.
@@ -83,6 +85,9 @@ pub fn open_account(
 }
 
 fn add(now: Timestamp, account: &mut Account, credit: &Credit) -> Result<Move, Refusal> {
+    if credit.expires_at.is_some_and(|at| at <= now) {
+        return Err(Refusal::Expired);
+    }
     let at = match account.balances.iter().position(|balance| balance.id == credit.balance) {
         Some(at) => at,
         None if account.balances.len() >= BALANCES_MAX => return Err(Refusal::TooManyBalances),

@@ -71,6 +71,24 @@ impl Units {
         }
     }
 
+    /// Member by member; what only one of them names is as that one says. Sums stop at the largest number there is.
+    #[must_use]
+    pub fn plus(&self, more: &Self) -> Self {
+        fn sum<T>(one: Option<T>, other: Option<T>, add: impl Fn(T, T) -> T) -> Option<T> {
+            match (one, other) {
+                (Some(one), Some(other)) => Some(add(one, other)),
+                (one, other) => one.or(other),
+            }
+        }
+        Self {
+            total_volume: sum(self.total_volume, more.total_volume, u64::saturating_add),
+            uplink_volume: sum(self.uplink_volume, more.uplink_volume, u64::saturating_add),
+            downlink_volume: sum(self.downlink_volume, more.downlink_volume, u64::saturating_add),
+            time: sum(self.time, more.time, u32::saturating_add),
+            service_specific_units: sum(self.service_specific_units, more.service_specific_units, u64::saturating_add),
+        }
+    }
+
     /// `amount` of a kind under the member names that the consumer used when it `asked`: a consumer that asked by
     /// direction is answered by direction, and never with more in one direction than in total.
     pub fn answering(asked: &Self, kind: UnitKind, amount: u64) -> Self {

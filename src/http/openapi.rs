@@ -5,7 +5,8 @@
 //! `openapi` are written by `nchf openapi NAME`; a test keeps them equal to what is built here, and compares it with
 //! the interface as 3GPP publishes it.
 
-use serde_json::Value;
+use axum::http::StatusCode;
+use serde_json::{Value, json};
 use utoipa::ToSchema;
 use utoipa::openapi::example::ExampleBuilder;
 use utoipa::openapi::extensions::Extensions;
@@ -76,7 +77,10 @@ pub fn converged_charging() -> OpenApi {
     let info = InfoBuilder::new().title("Nchf_ConvergedCharging").version("3.3.0").description(Some(
         "Charging with quotas and without (TS 32.291, Release 19). A network function opens a charging session, \
          reports usage and asks for quotas with updates, and ends it with a release; a single event is charged with \
-         one request. Members that are not named here are accepted and kept.",
+         one request. Members that are not named here are accepted and kept.\n\n\
+         To try it out with the demo data: open a session with the first example of `create_charging_data`; the last \
+         part of its `Location` is the `ChargingDataRef` that the update and the release ask for. The same request \
+         again is a copy and gets the same answer; for another session, change `invocationTimeStamp`.",
     ));
     let paths = PathsBuilder::new()
         .path("/chargingdata", post(create_charging_data()))
@@ -417,11 +421,21 @@ const PROBLEMS: [(&str, &str, &[Example]); 16] = [
     ("default", "Any other failure.", &[]),
 ];
 
+/// What is always in a problem; readers would otherwise be shown a made-up value for every member there may be.
+fn plain_problem(code: &str) -> Value {
+    // Any other failure is one that nobody has thought of.
+    let status = code.parse().unwrap_or(StatusCode::NOT_IMPLEMENTED);
+    json!({ "title": status.canonical_reason(), "status": status.as_u16() })
+}
+
 fn refusal(code: &str, schema: RefOr<Schema>) -> ResponseBuilder {
     let (_, description, examples) =
         PROBLEMS.iter().find(|(known, _, _)| *known == code).expect("every refusal stands in the table");
-    let response =
-        ResponseBuilder::new().description(*description).content("application/problem+json", body(schema, examples));
+    let mut content = body(schema, examples);
+    if examples.is_empty() {
+        content.example = Some(plain_problem(code));
+    }
+    let response = ResponseBuilder::new().description(*description).content("application/problem+json", content);
     match code {
         "401" => response.header("WWW-Authenticate", header("The scheme, and what is wrong with the token.")),
         "405" => response.header("Allow", header("The methods that the resource knows.")),

@@ -54,7 +54,14 @@ fn documents() -> Router {
         _ => "/openapi/admin.json",
     };
     let documents = openapi::DOCUMENTS.map(|(name, document)| (Url::new(name, url(name)), served_here(document())));
-    let config = Config::default().try_it_out_enabled(true).display_request_duration(true);
+    let config = Config::default()
+        .try_it_out_enabled(true)
+        .display_request_duration(true)
+        // The schemas of one service fill thirty screens: folded until somebody wants them.
+        .default_models_expand_depth(0)
+        .persist_authorization(true)
+        // By default the page tells a validator on the internet where it is.
+        .validator_url("none");
     SwaggerUi::new("/docs").config(config).urls(documents.into()).into()
 }
 

@@ -40,7 +40,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::runtime::{self, Handle};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::{AbortHandle, JoinHandle};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 pub use self::settings::Settings;
 pub use self::tls::{Tls, TlsError, TlsFiles};
@@ -51,8 +51,8 @@ use super::layers::{self, Admission, Layered};
 pub enum Error {
     #[error("cannot start a worker thread: {0}")]
     Start(io::Error),
-    #[error("cannot listen on {address}: {source}")]
-    Listen { address: SocketAddr, source: io::Error },
+    #[error("cannot listen on {address}: {error}")]
+    Listen { address: SocketAddr, error: io::Error },
 }
 
 // ---- Workers ----
@@ -132,7 +132,7 @@ impl Workers {
         let first = &self.workers[0].handle;
         let listener = first.spawn(async move { listener(address) }).await;
         let listener = listener.map_err(io::Error::other).flatten();
-        let (listener, address) = listener.map_err(|source| Error::Listen { address, source })?;
+        let (listener, address) = listener.map_err(|error| Error::Listen { address, error })?;
         let acceptor = first.spawn(accept(listener, counters, Arc::clone(&hall)));
         let watcher = first.spawn(watch(Arc::clone(&hall)));
         Ok(Server { address, admission, hall, acceptor: Mutex::new(Some(acceptor)), watcher: watcher.abort_handle() })
@@ -412,6 +412,10 @@ impl Drained {
     }
 }
 
+/// Given to a peer to hear that it was asked to leave: far more than the way there and back.
+const TIME_TO_LEAVE: Duration = Duration::from_secs(2);
+const IDLE_LOOKED_FOR_EVERY: Duration = Duration::from_millis(50);
+
 impl Server {
     /// The address it listens on, with the port the kernel chose if it was asked to.
     pub fn address(&self) -> SocketAddr {
@@ -428,14 +432,16 @@ impl Server {
 
     /// Ends politely, within `deadline` and a little: accepts no more, tells every connection to finish, serves what
     /// arrives before the peer has heard of it, waits for answers and for work that outlives its request, then closes
-    /// what is left. HTTP/2 peers are told by a GOAWAY that names no last stream and, once they have answered the ping
+    /// what is left. A peer that has nothing under way and does not react is closed after two seconds. HTTP/2 peers are told by a GOAWAY that names no last stream and, once they have answered the ping
     /// behind it, by one that does; HTTP/1.1 peers by `connection: close`.
     pub async fn drain(&self, deadline: Duration) -> Drained {
         let deadline = Instant::now() + deadline;
         self.stop_accepting().await;
         self.hall.seats().connections.values_mut().for_each(Seat::ask_to_leave);
         let ended = async {
-            self.hall.empty().await;
+            if timeout(TIME_TO_LEAVE, self.hall.empty()).await.is_err() {
+                self.close_idle_connections().await;
+            }
             self.admission.idle().await;
         };
         if timeout_at(deadline, ended).await.is_ok() {
@@ -453,6 +459,16 @@ impl Server {
         // Aborted tasks end at their next turn; a worker that is stuck for longer is beyond help from here.
         let _ended = timeout_at(Instant::now() + Duration::from_secs(1), self.hall.empty()).await;
         cut
+    }
+
+    /// Closes what has nothing under way, until all is closed. Many clients read nothing while they send nothing, so they
+    /// never learn that they were asked to leave.
+    async fn close_idle_connections(&self) {
+        while self.connections() > 0 {
+            let is_idle = |seat: &&Seat| seat.traffic.in_flight() == 0;
+            self.hall.seats().connections.values().filter(is_idle).for_each(|seat| seat.task.abort());
+            let _closed = timeout(IDLE_LOOKED_FOR_EVERY, self.hall.empty()).await;
+        }
     }
 
     async fn stop_accepting(&self) {

@@ -141,7 +141,7 @@ pub struct Due {
 }
 
 /// Position of an outbox entry inside its partition, growing.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub struct OutboxId(pub Box<str>);
 
 /// Kinds of documents outside the partitions: few writes, read by every create.
@@ -230,6 +230,14 @@ impl Error {
 
     pub fn corrupt(reason: impl fmt::Display) -> Self {
         Self::Corrupt(reason.to_string().into())
+    }
+
+    /// The cause alone, for whoever starts a program: nothing was asked of the store yet that could be applied or not.
+    pub fn into_reason(self) -> Box<str> {
+        match self {
+            Self::Unavailable { reason, .. } | Self::Corrupt(reason) => reason,
+            Self::Conflict(_) => self.to_string().into(),
+        }
     }
 }
 

@@ -1,9 +1,12 @@
 //! The integration tests: one binary, so that they link once.
 
+mod admin;
 mod cdr_file;
 mod nchf;
 mod openapi;
+mod outage;
 mod payloads;
+mod program;
 mod scenarios;
 mod server;
 mod store;

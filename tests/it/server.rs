@@ -317,6 +317,17 @@ async fn streams_that_cross_the_goaway_are_still_served() {
 }
 
 #[tokio::test]
+async fn a_peer_that_has_nothing_under_way_and_reads_nothing_does_not_hold_up_a_drain() {
+    let running = Running::start(Settings::default()).await;
+    let mut raw = RawHttp2::open(&running, None).await;
+    raw.get(1, "/hello").await;
+    assert_eq!(raw.status(1).await, INDEXED_STATUS_200);
+    let drained = running.server.drain(Duration::from_secs(3600)).await;
+    assert!(drained.in_time(), "{drained:?}");
+    assert_eq!(running.server.connections(), 0);
+}
+
+#[tokio::test]
 async fn a_drain_that_runs_out_of_time_says_what_it_cut() {
     let (running, _never_released) = Running::start_with_gate(Settings::default()).await;
     let mut client = running.http2().await;

@@ -79,6 +79,7 @@ pub struct BalanceBody {
     #[schema(example = "9.900000")]
     pub available: String,
     /// Smaller is used first.
+    #[schema(example = 100)]
     pub priority: u16,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(format = DateTime)]
@@ -276,7 +277,17 @@ pub async fn get_account(State(app): State<App>, Path(id): Path<String>) -> Answ
 #[utoipa::path(
     post, path = "/accounts/{accountId}/credits", tag = "Accounts",
     params(("accountId" = String, Path, example = "demo-0001")),
-    request_body = CreditBody,
+    request_body(
+        content = CreditBody,
+        examples(
+            ("amount" = (summary = "5 EUR", value = json!({
+                "balanceId": "main", "amount": "5.000000", "reference": "topup-1",
+            }))),
+            ("bundle" = (summary = "A bundle of 1 GiB, for rating group 90 of the demo", value = json!({
+                "balanceId": "data-bundle", "unit": "octets", "amount": "1073741824", "reference": "bundle-1",
+            }))),
+        ),
+    ),
     responses(
         (status = 200, description = "The reference has credited before; nothing is added", body = AccountBody),
         (status = 201, description = "Credited", body = AccountBody),

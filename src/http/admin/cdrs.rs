@@ -61,7 +61,7 @@ async fn records(
     references: Vec<ChargingDataRef>,
     subscriber: Option<&SubscriberId>,
 ) -> Answer<Vec<Box<RawValue>>> {
-    let recording_nf = &app.store.identity().instance_id;
+    let recording_nf = &app.shared.instance_id;
     let mut records = Vec::new();
     for reference in &references {
         let Some(account) = app.shared.refs.account_of(reference.as_str()) else { continue };

@@ -125,6 +125,9 @@ impl From<Refusal> for ProblemDetails {
         };
         match refusal {
             Refusal::UnitDiffers(unit) => conflict("/unit", format!("the balance holds {}", unit.as_str())),
+            Refusal::Expired => {
+                Self::optional_incorrect(Vec::new()).with_param("/expiresAt", "a time to come is needed")
+            }
             Refusal::TooMuch => conflict("/amount", "the balance would hold more than can be counted".to_owned()),
             Refusal::TooManyBalances => conflict("/balanceId", "the account has as many balances as it may".to_owned()),
             Refusal::CurrencyDiffers => conflict("/currency", "the account is kept in another currency".to_owned()),

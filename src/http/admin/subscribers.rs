@@ -193,7 +193,23 @@ impl From<&Subscriber> for SubscriberBody {
 #[utoipa::path(
     put, path = "/subscribers/{supi}", tag = "Subscribers",
     params(("supi" = String, Path, description = "SUPI, or whatever identifier requests will name", example = "imsi-001010000000001")),
-    request_body = SubscriberBody,
+    request_body(
+        content = SubscriberBody,
+        examples(
+            ("active" = (summary = "A subscriber", value = json!({
+                "gpsi": "msisdn-32470000001", "accountId": "demo-0001", "tariffPlanId": "demo", "status": "active",
+            }))),
+            ("blocked" = (summary = "Not served", value = json!({
+                "gpsi": "msisdn-32470000001", "accountId": "demo-0001", "tariffPlanId": "demo", "status": "blocked",
+            }))),
+            ("redirected" = (summary = "Sent to a page to top up when the account is empty", value = json!({
+                "gpsi": "msisdn-32470000001", "accountId": "demo-0001", "tariffPlanId": "demo", "status": "active",
+                "finalUnit": {
+                    "action": "REDIRECT", "redirectAddressType": "URL", "redirectAddress": "http://topup.example.com/",
+                },
+            }))),
+        ),
+    ),
     responses(
         (status = 200, description = "Replaced", body = SubscriberBody),
         (status = 201, description = "Created", body = SubscriberBody),
@@ -240,7 +256,7 @@ pub async fn get_subscriber(State(app): State<App>, Path(supi): Path<String>) ->
 /// Forgets a subscriber, found as by GET. Account and open sessions stay.
 #[utoipa::path(
     delete, path = "/subscribers/{supi}", tag = "Subscribers",
-    params(("supi" = String, Path, description = "SUPI, GPSI or another identifier", example = "imsi-001010000000001")),
+    params(("supi" = String, Path, description = "SUPI, GPSI or another identifier", example = "imsi-001010000001000")),
     responses(
         (status = 204, description = "Forgotten"),
         (status = 404, description = "Not provisioned", body = ProblemDetails),

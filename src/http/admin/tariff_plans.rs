@@ -411,8 +411,46 @@ fn time_of_day(minute: u16) -> String {
 /// Creates a plan or its next version.
 #[utoipa::path(
     put, path = "/tariff-plans/{id}", tag = "Tariff plans",
-    params(("id" = String, Path, example = "demo")),
-    request_body = TariffPlanBody,
+    // Not the plan of the demo data, which whoever tries this out goes on using.
+    params(("id" = String, Path, example = "my-plan")),
+    request_body(
+        content = TariffPlanBody,
+        examples(
+            ("always" = (summary = "0.01 EUR for each started MiB", value = json!({
+                "currency": "EUR", "timeZone": "Europe/Brussels",
+                "tariffs": [{
+                    "ratingGroup": 10, "name": "internet",
+                    "price": { "amount": "0.010000", "per": 1048576, "unit": "octets" },
+                    "defaultGrant": 10485760, "largestGrant": 1073741824,
+                    "validitySecs": 3600, "holdingSecs": 300, "thresholdPercent": 20,
+                }],
+            }))),
+            ("by_time_of_day" = (summary = "Dearer by day", value = json!({
+                "currency": "EUR", "timeZone": "Europe/Brussels",
+                "tariffs": [{
+                    "ratingGroup": 20, "name": "voice",
+                    "price": { "amount": "0.050000", "per": 60, "unit": "seconds" },
+                    "windows": [{
+                        "from": "08:00", "to": "20:00",
+                        "price": { "amount": "0.100000", "per": 60, "unit": "seconds" },
+                    }],
+                    "defaultGrant": 300, "largestGrant": 3600, "validitySecs": 3600, "thresholdPercent": 10,
+                }],
+            }))),
+            ("by_volume" = (summary = "A bundle first, then cheaper after 100 MiB of a month", value = json!({
+                "currency": "EUR", "timeZone": "Europe/Brussels",
+                "tariffs": [{
+                    "ratingGroup": 10, "name": "internet", "allowances": ["data-bundle"],
+                    "price": { "amount": "0.002000", "per": 1048576, "unit": "octets" },
+                    "tiers": [{
+                        "upTo": 104857600, "price": { "amount": "0.010000", "per": 1048576, "unit": "octets" },
+                    }],
+                    "defaultGrant": 10485760, "largestGrant": 1073741824, "thresholdPercent": 20,
+                    "finalUnit": { "action": "TERMINATE" },
+                }],
+            }))),
+        ),
+    ),
     responses(
         (status = 200, description = "The plan, in a new version if anything differs", body = TariffPlanBody),
         (status = 201, description = "Created", body = TariffPlanBody),
@@ -429,8 +467,8 @@ pub async fn put_tariff_plan(
         let reason = "expected 1 to 64 letters, digits, '-', '_' or '.'";
         return Err(ProblemDetails::incorrect(Vec::new()).with_param("id", reason));
     }
-    let plan = app.put_tariff_plan(&plan_of(TariffPlanId::new(id), &body)?).await?;
-    let status = if plan.version == 1 { StatusCode::CREATED } else { StatusCode::OK };
+    let (plan, is_new) = app.put_tariff_plan(&plan_of(TariffPlanId::new(id), &body)?).await?;
+    let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json((&plan).into())))
 }
 

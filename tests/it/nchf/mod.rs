@@ -1,4 +1,5 @@
 //! The charging services through their router: what consumers see.
 
 mod errors;
+mod replays;
 mod sessions;

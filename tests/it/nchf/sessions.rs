@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::support::World;
-use crate::support::world::request;
+use crate::support::world::{CONVERGED, OFFLINE_ONLY, request};
 
 const MIB: u64 = 1_048_576;
 
@@ -17,6 +17,23 @@ fn reports(rating_group: u32, container: Value, requested: Option<Value>) -> Val
         usage["requestedUnit"] = requested;
     }
     json!({ "multipleUnitUsage": [usage] })
+}
+
+#[tokio::test]
+async fn the_two_services_have_sessions_of_their_own() {
+    let world = World::new().await;
+    let pdu_session = json!({
+        "pDUSessionChargingInformation": { "pduSessionInformation": { "pduSessionID": 5, "dnnId": "internet" } },
+    });
+    let offline = world.post(OFFLINE_ONLY, &request(1, pdu_session.clone())).await;
+    assert!(offline.expect(201).path().starts_with(OFFLINE_ONLY));
+    let converged = world.create(&request(1, pdu_session.clone())).await;
+    assert!(converged.expect(201).path().starts_with(CONVERGED));
+    // Neither has ended the other, and each recognises its own copy.
+    assert_eq!(world.post(OFFLINE_ONLY, &request(1, pdu_session.clone())).await.path(), offline.path());
+    assert_eq!(world.create(&request(1, pdu_session)).await.path(), converged.path());
+    world.release(&offline, &request(2, json!({}))).await.expect(204);
+    world.release(&converged, &request(2, json!({}))).await.expect(204);
 }
 
 #[tokio::test]

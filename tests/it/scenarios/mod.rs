@@ -3,9 +3,11 @@
 //! The language is described in [`table`]. What no table can list, because it holds for every schedule of requests,
 //! is in [`properties`].
 
+mod between;
 mod demo;
 mod events;
 mod final_units;
+mod partial;
 mod properties;
 mod quotas;
 mod rating;

@@ -7,9 +7,12 @@ use std::collections::BTreeMap;
 
 use nchf::charging::command::{Container, Credit, Indicator, OneTime, Trigger, TriggerCategory, UnitUsage};
 use nchf::charging::decision::{Rejection, ResultCode};
-use nchf::charging::ids::{BalanceId, ChargingDataRef};
+use nchf::charging::explain::explain;
+use nchf::charging::ids::{BalanceId, ChargingDataRef, RatingGroup};
+use nchf::charging::journal::AbortReason;
+use nchf::charging::maintain::Maintenance;
 use nchf::charging::money::Amount;
-use nchf::charging::session::Operation;
+use nchf::charging::session::{Operation, SessionState};
 use nchf::charging::time::{Span, Timestamp};
 use nchf::charging::units::Units;
 use proptest::prelude::*;
@@ -105,6 +108,42 @@ enum Step {
     Credit {
         amount: i64,
     },
+    /// Something happens to a session between its messages.
+    Between {
+        session: usize,
+        cause: Cause,
+    },
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Cause {
+    Timer,
+    Reauthorize,
+    Abort,
+    Gone,
+    Split,
+}
+
+impl Cause {
+    fn maintenance(self) -> Maintenance {
+        match self {
+            Self::Timer => Maintenance::Due,
+            Self::Reauthorize => Maintenance::Reauthorize { groups: Some(vec![RatingGroup(10), RatingGroup(90)]) },
+            Self::Abort => Maintenance::Abort { reason: AbortReason::Operator },
+            Self::Gone => Maintenance::ConsumerGone { notify_uri: "http://a".into() },
+            Self::Split => Maintenance::CloseRecord,
+        }
+    }
+}
+
+fn cause() -> impl Strategy<Value = Cause> {
+    prop_oneof![
+        8 => Just(Cause::Timer),
+        1 => Just(Cause::Reauthorize),
+        1 => Just(Cause::Abort),
+        1 => Just(Cause::Gone),
+        1 => Just(Cause::Split),
+    ]
 }
 
 const GROUPS: [u32; 8] = [10, 20, 30, 40, 50, 60, 80, 90];
@@ -139,6 +178,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0..6usize).prop_map(|back| Step::Repeat { back }),
         1 => (0..4000u32).prop_map(|secs| Step::Wait { secs }),
         1 => (1..3_000_000i64).prop_map(|amount| Step::Credit { amount }),
+        3 => (0..3usize, cause()).prop_map(|(session, cause)| Step::Between { session, cause }),
     ]
 }
 
@@ -160,6 +200,8 @@ struct Books {
     open: [Option<(ChargingDataRef, usize)>; 3],
     opened: usize,
     sent: Vec<(Request, Option<ChargingDataRef>, Done)>,
+    /// Numbers of the containers that were reported, by session.
+    reported: BTreeMap<ChargingDataRef, Vec<i64>>,
 }
 
 impl Books {
@@ -170,8 +212,21 @@ impl Books {
         account.balances[0].amount = Amount::new(3_000_000);
         account.balances[1].amount = Amount::new(100_000_000);
         world.set_account(account);
+        // Short enough to happen, and small enough to be cut.
+        world.rules.supervision = Span::from_secs(5000);
+        world.rules.record_open_max = Some(Span::from_secs(7000));
+        world.rules.record_octets_max = 600;
         let rater = Rater { money: 3_000_000, bundle: 100_000_000, ..Rater::default() };
-        Self { world, rater, numbers: 0, containers: 0, open: [None, None, None], opened: 0, sent: Vec::new() }
+        Self {
+            world,
+            rater,
+            numbers: 0,
+            containers: 0,
+            open: [None, None, None],
+            opened: 0,
+            sent: Vec::new(),
+            reported: BTreeMap::new(),
+        }
     }
 
     fn play(&mut self, step: &Step) -> Result<(), TestCaseError> {
@@ -196,7 +251,71 @@ impl Books {
                 self.rater.money += i128::from(*amount);
                 self.compare()
             }
+            Step::Between { session, cause } => self.between(*session, cause.maintenance()),
         }
+    }
+
+    /// Nothing that happens between messages costs anything.
+    fn between(&mut self, at: usize, cause: Maintenance) -> Result<(), TestCaseError> {
+        let Some((reference, _)) = self.open[at].clone() else { return Ok(()) };
+        self.world.maintain(&reference, cause);
+        if self.world.sessions[&reference].is_closed() {
+            self.open[at] = None;
+        }
+        self.compare()
+    }
+
+    /// Lets time alone end what is still open.
+    fn outlive(&mut self) -> Result<(), TestCaseError> {
+        for at in 0..self.open.len() {
+            for _ in 0..8 {
+                let Some((reference, _)) = &self.open[at] else { break };
+                let due = self.world.sessions[reference].due_at(&self.world.rules).expect("an open session is due");
+                self.world.now = self.world.now.max(due);
+                self.between(at, Maintenance::Due)?;
+            }
+            prop_assert!(self.open[at].is_none(), "eight firings end a session");
+        }
+        Ok(())
+    }
+
+    /// Every session has ended with its records, each container is in exactly one of them, and together they cost what
+    /// the session did.
+    fn check_records(&self) -> Result<(), TestCaseError> {
+        for (reference, session) in &self.world.sessions {
+            prop_assert!(session.is_closed());
+            let records = self.world.records(reference);
+            let last = records.last().expect("a closed session has a record");
+            prop_assert_eq!(last.closed_at, self.world.journals[reference].last().unwrap().at);
+            let is_split = records.len() > 1;
+            for (at, record) in (0..).zip(&records) {
+                prop_assert_eq!(record.part, at);
+                let held = record.usage.iter().map(|usage| usage.containers.len()).sum::<usize>();
+                prop_assert!(held <= 4, "{} containers of 120 octets or more in 600", held);
+                prop_assert_eq!(record.sequence_number, is_split.then_some(at + 1));
+            }
+            for pair in records.windows(2) {
+                prop_assert_eq!(pair[0].closed_at, pair[1].opened_at);
+            }
+            let charged = records.iter().fold(Amount::ZERO, |sum, record| sum.plus(record.charged).unwrap());
+            prop_assert_eq!(charged, session.charged);
+            let usage = records.iter().flat_map(|record| &record.usage);
+            let containers = usage.flat_map(|usage| &usage.containers).map(|one| one.local_sequence_number);
+            let mut recorded: Vec<i64> = containers.collect();
+            recorded.sort_unstable();
+            let reported = self.reported.get(reference).map_or(&[][..], Vec::as_slice);
+            prop_assert_eq!(&recorded[..], reported);
+
+            let why = explain(&self.world.journals[reference]).expect("a session's journal");
+            prop_assert!(why.closed.is_some());
+            prop_assert_eq!(why.charged, session.charged);
+            for balance in why.groups.iter().flat_map(|group| &group.balances) {
+                let given_back = balance.released.plus(balance.expired).unwrap();
+                let settled = balance.reserved.minus(given_back).unwrap();
+                prop_assert!(Amount::ZERO <= settled && settled <= balance.charged, "{:?}", balance);
+            }
+        }
+        Ok(())
     }
 
     fn send(&mut self, at: usize, items: &[Item], release: bool) -> Result<(), TestCaseError> {
@@ -225,11 +344,16 @@ impl Books {
             let usage = UnitUsage { key: key(item.group, None), requested: asked, containers, others: Vec::new() };
             request.invocation.usages.push(usage);
         }
+        // The second of the three cannot be notified.
+        request.invocation.notify_uri = (operation == Operation::Create && at != 1).then(|| "http://a".into());
         let name = open.as_ref().map_or(self.opened, |(_, name)| *name);
         let held_by_others = self.held_by_others(at);
         let reference = open.map(|(reference, _)| reference);
         let done = self.world.send(&request, reference.as_ref()).map_err(|why| fail(&format!("refused: {why:?}")))?;
         prop_assert!(!done.replayed);
+        let containers = request.invocation.usages.iter().flat_map(|usage| &usage.containers);
+        let numbers = containers.map(|container| container.local_sequence_number);
+        self.reported.entry(done.reference.clone()).or_default().extend(numbers);
         for item in items {
             for used in &item.used {
                 let mine = self.rater.bundle - held_by_others;
@@ -245,7 +369,9 @@ impl Books {
             Operation::Update => {}
         }
         self.compare()?;
-        self.check_grants(name, items, &done)?;
+        if !matches!(self.world.sessions[&done.reference].state, SessionState::Aborting { .. }) {
+            self.check_grants(name, items, &done)?;
+        }
         self.sent.push((request, reference, done));
         Ok(())
     }
@@ -431,7 +557,7 @@ type AnyRequest = (u8, u8, u32, bool, Option<u64>, Timestamp, Vec<UnitUsage>, u8
 
 fn any_request() -> impl Strategy<Value = AnyRequest> {
     (
-        0..12u8,
+        0..15u8,
         0..4u8,
         prop_oneof![0..6u32, any::<u32>()],
         any::<bool>(),
@@ -451,11 +577,11 @@ proptest! {
         for step in &steps {
             books.play(step)?;
         }
-        for at in 0..books.open.len() {
-            books.send(at, &[], true)?;
-        }
+        books.send(0, &[], true)?;
+        books.outlive()?;
         let account = books.world.account_of("bundle");
-        prop_assert!(account.balances.iter().all(|balance| balance.reserved.is_zero()), "releases leave nothing held");
+        prop_assert!(account.balances.iter().all(|balance| balance.reserved.is_zero()), "the end leaves nothing held");
+        books.check_records()?;
     }
 
     #[test]
@@ -484,18 +610,28 @@ proptest! {
     #[test]
     fn every_request_is_answered_or_refused_whatever_it_holds(requests in prop::collection::vec(any_request(), 1..25)) {
         let mut world = World::demo();
+        world.rules.record_octets_max = 300;
+        world.rules.record_open_max = Some(Span::from_secs(9000));
         let mut sessions: Vec<ChargingDataRef> = Vec::new();
         for (kind, at, number, marked, key, time, usages, wait) in requests {
             let operation = match kind {
                 0..4 => Operation::Create,
                 4..10 => Operation::Update,
-                _ => Operation::Release,
+                10..12 => Operation::Release,
+                _ => {
+                    let causes = [Cause::Timer, Cause::Reauthorize, Cause::Abort, Cause::Gone, Cause::Split];
+                    if let Some(reference) = sessions.get(usize::from(at)) {
+                        world.maintain(reference, causes[usize::from(wait) % 5].maintenance());
+                    }
+                    continue;
+                }
             };
             let mut request = Request::new(operation, number, time);
             request.invocation.retransmission = marked;
             request.invocation.idempotency = key;
             request.invocation.usages = usages;
             request.subscriber = Some(["user", "bundle", "postpaid", "low"][usize::from(at)]);
+            request.invocation.notify_uri = marked.then(|| "http://a".into());
             request.pdu_session = (wait < 3).then_some(u32::from(wait));
             request.one_time = match (operation, kind) {
                 (Operation::Create, 0) => Some(OneTime::Immediate),
@@ -512,7 +648,11 @@ proptest! {
             world.now = world.now.after(Span::from_secs(u32::from(wait) * 600));
         }
         for reference in &sessions {
-            let _ = world.records(reference);
+            let records = world.records(reference);
+            let charged = records.iter().fold(Amount::ZERO, |sum, record| sum.plus(record.charged).unwrap());
+            let session = &world.sessions[reference];
+            prop_assert!(charged <= session.charged && (charged == session.charged || !session.is_closed()));
+            prop_assert!(world.journals.get(reference).is_none_or(|journal| explain(journal).is_some()));
         }
     }
 }

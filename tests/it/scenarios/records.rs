@@ -1,6 +1,11 @@
 //! Charging data records: every container once, what it cost, and why the record was closed.
 
-use super::check;
+use nchf::charging::cdr::Cdr;
+use nchf::charging::ids::ChargingDataRef;
+use nchf::charging::journal::{Entry, Published};
+
+use super::world::World;
+use super::{check, play};
 
 #[test]
 fn a_record_holds_every_container_once_in_the_order_of_the_reports() {
@@ -72,4 +77,33 @@ fn an_open_session_and_a_refused_event_have_no_record() {
         cdr F → cause 0 charged 0.05
         ",
     );
+}
+
+#[test]
+fn a_record_tells_where_it_was_published() {
+    let world = play(
+        World::demo(),
+        "
+        create S1 #1 rg10 ask 1MiB → rg10 granted 1MiB …
+        update S1 #2 TIME_LIMIT rg10 used 1MiB → rg10 SUCCESS
+        release S1 #3 rg10 used 1MiB
+        ",
+    );
+    let (reference, journal) = world.journals.first_key_value().unwrap();
+    let published = Published { part: 0, local_record_sequence_number: 7, file: "CHF_-_1.20260615_-_1200".into() };
+    let mut entries = journal[..2].to_vec();
+    entries.push(Entry::published(world.now, published.clone()));
+    assert_eq!(Cdr::part(reference, &entries, 1), None, "still open");
+    // Nobody publishes a record that has not closed.
+    entries.push(Entry::published(world.now, Published { part: 9, ..published.clone() }));
+    entries.push(journal[2].clone());
+
+    let [first, second] = &Cdr::of_journal(reference, &entries)[..] else { panic!("two records") };
+    assert_eq!(first.published, Some(published));
+    assert_eq!(second.published, None);
+    assert_eq!(Cdr::part(reference, &entries, 1).as_ref(), Some(second));
+    let unpublished = Cdr::of_journal(reference, journal);
+    assert_eq!(Cdr { published: None, ..first.clone() }, unpublished[0]);
+    assert_eq!(*second, unpublished[1], "what is appended in between belongs to no record");
+    assert_eq!(Cdr::of_journal(&ChargingDataRef::new("none"), &[]), []);
 }

@@ -351,7 +351,7 @@ fn a_create_sent_again_for_an_unused_pdu_session_is_a_copy() {
         tick 5s
         create S4 #2 pdu=5 rg20 ask 60s → rg20 granted 60s …
         state S3 closed Superseded
-        cdr S3 → cause 4 charged 0.00
+        cdr S3 → cause 4 lost charged 0.00
         ",
     );
 }

@@ -299,8 +299,8 @@ fn the_newest_notification_address_is_kept() {
 fn an_aborting_session_reports_but_is_granted_nothing() {
     check(
         "
-        create S1 #1 rg10 ask 10MiB rg20 ask 60s → rg10 granted 10MiB … rg20 granted 60s …
-        abort S1
+        create S1 #1 notify=http://smf rg10 ask 10MiB rg20 ask 60s → rg10 granted 10MiB … rg20 granted 60s …
+        abort S1 → abort S1
         update S1 #2 rg10 used 1MiB ask 10MiB → rg10 END_USER_SERVICE_DENIED
         balance 9.99
         grant S1 rg10 → none
@@ -319,13 +319,15 @@ fn an_aborting_session_reports_but_is_granted_nothing() {
 fn any_update_ends_the_probing_of_an_idle_session() {
     check(
         "
-        create S1 #1 rg10 ask 1MiB → rg10 granted 1MiB …
-        update S1 #3 rg10 ask 1MiB → rg10 granted 1MiB …
+        create S1 #1 notify=http://smf rg40 ask {} → rg40 granted 10MiB
+        update S1 #3 rg40 ask {} → rg40 granted 10MiB
         tick 24h
-        probe S1
-        update S1 #2 rg10 used 1 → rg10 SUCCESS                  -- overtaken, and a sign of life all the same
+        timer S1 → reauthorize S1 rg40
+        state S1 probing
+        update S1 #2 rg40 used 1 → rg40 SUCCESS                  -- overtaken, and a sign of life all the same
         state S1 active
-        probe S1
+        tick 24h
+        timer S1 → reauthorize S1 rg40
         update S1 #4 → ok
         state S1 active
         ",
@@ -439,7 +441,7 @@ fn a_second_session_for_a_pdu_session_replaces_the_one_that_was_used() {
         outbox → record S1/0
         reserved 0.01
         state S1 closed Superseded
-        cdr S1 → cause 4 charged 0.01 rg10 1048576
+        cdr S1 → cause 4 lost charged 0.01 rg10 1048576
         update S1 #3 rg10 used 1MiB → gone
         balance 9.98
         cdr S1/1 → cause 0 charged 0.01 rg10 1048576

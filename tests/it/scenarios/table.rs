@@ -9,7 +9,14 @@
 //! release S1 #4 → ok
 //! balance 9.98                                          also: reserved, available, charged, cdr, moves, due …
 //! tick 600s
+//! timer S1 → expired rg10 reauthorize S1 rg10            the session's timer fires: all that follows, or `nothing`
+//! abort S1 → abort S1                                    also: reauthorize, gone, moved, split
+//! rules supervision=3600s record=600s octets=4096        settings that decide, from here on
 //! ```
+//!
+//! What follows of what happens between messages is its events (`expired`, `closed`, `later` for a timer that is only
+//! set anew), then the work that goes out: `record S1/0`, `reauthorize S1 rg10`, `abort S1`. A record is
+//! `#2 cause 17 lost charged 0.01 rg10 …`: its sequence number where there is one, `lost` when no Release came.
 //!
 //! An expected result is complete: what it does not name must not be there. `…` leaves out validity,
 //! holding time and threshold. Units: `7` octets in total, `up=7`, `down=7`, `7s` seconds, `7x` events, `{}` left
@@ -23,7 +30,10 @@ use nchf::charging::command::{
     Block, Container, Credit, Indicator, OneTime, QuotaKey, Trigger, TriggerCategory, UnitUsage,
 };
 use nchf::charging::decision::{GroupResult, NotificationKind, Outcome, Outgoing, ResultCode};
+use nchf::charging::explain::{Explanation, GroupExplanation, explain};
 use nchf::charging::ids::{BalanceId, ChargingDataRef, RatingGroup};
+use nchf::charging::journal::{AbortReason, Event, Told};
+use nchf::charging::maintain::Maintenance;
 use nchf::charging::money::{Amount, BalanceUnit};
 use nchf::charging::session::{ChargingSession, Operation, Service, SessionState};
 use nchf::charging::tariff::{FinalUnit, Hours, Metered, Price, Prices, Rule, TariffPlan};
@@ -137,15 +147,28 @@ impl Player {
                 self.plan(version, rating_group, price);
                 None
             }
-            ("abort", [name]) => {
-                let since = self.world.now;
-                self.session_mut(name).state = SessionState::Aborting { since };
+            ("rules", about) => {
+                about.iter().for_each(|word| self.rule(word));
                 None
             }
-            ("probe", [name]) => {
-                let since = self.world.now;
-                self.session_mut(name).state = SessionState::Probing { since };
-                None
+            ("timer", [name]) => self.maintain(name, Maintenance::Due, expected),
+            ("reauthorize", [name, groups @ ..]) => {
+                let groups = (!groups.is_empty()).then(|| groups.iter().map(|word| group(word)).collect());
+                self.maintain(name, Maintenance::Reauthorize { groups }, expected)
+            }
+            ("abort", [name]) => self.maintain(name, Maintenance::Abort { reason: AbortReason::Operator }, expected),
+            ("gone", [name, uri]) => {
+                self.maintain(name, Maintenance::ConsumerGone { notify_uri: (*uri).into() }, expected)
+            }
+            ("moved", [name, from, to]) => {
+                let cause = Maintenance::Moved { from: (*from).into(), to: (*to).into() };
+                self.maintain(name, cause, expected)
+            }
+            ("split", [name]) => self.maintain(name, Maintenance::CloseRecord, expected),
+            ("ran-out", [name]) => {
+                let groups = self.session(name).ran_out_groups();
+                let got: Vec<_> = groups.iter().map(|group| format!("rg{}", group.0)).collect();
+                Some(compare(expected.unwrap_or_default(), &got.join(" ")))
             }
             ("balance", _) => self.balance(rest, |balance| balance.amount),
             ("reserved", _) => self.balance(rest, |balance| balance.reserved),
@@ -185,6 +208,32 @@ impl Player {
                 let got = records.get(part.parse::<usize>().unwrap()).map_or("none".to_owned(), record_text);
                 Some(compare(expected.unwrap_or("none"), &got))
             }
+            ("record", [name]) => {
+                let (name, part) = name.split_once('/').unwrap_or((name, "0"));
+                let records = self.world.records(&self.names[name]);
+                let record = &records[part.parse::<usize>().unwrap()];
+                let zone = jiff::tz::TimeZone::get("Europe/Brussels").unwrap();
+                let opened_at = record.opened_at.in_zone(&zone).strftime("%H:%M:%S");
+                let got = format!("opened {opened_at} for {}s", record.duration().secs());
+                Some(compare(expected.unwrap_or_default(), &got))
+            }
+            ("collected", [name, _]) => seen(format!("{name} {}", self.session(name).record.octets)),
+            ("why", [name, rating_group]) => {
+                let got = explain(&self.world.journals[&self.names[*name]]).map(|why| why_text(&why, rating_group));
+                Some(compare(expected.unwrap_or_default(), &got.unwrap_or_default()))
+            }
+            ("told", [name]) => {
+                let why = explain(&self.world.journals[&self.names[*name]]).unwrap();
+                let told = why.told.iter().map(|(at, told)| {
+                    let secs = at.since(why.opened_at).secs();
+                    match told {
+                        Told::Probe => format!("{secs}s probe"),
+                        Told::Reauthorize(groups) => format!("{secs}s reauthorize {}", groups.len()),
+                        Told::Abort(reason) => format!("{secs}s abort {}", reason.as_str()),
+                    }
+                });
+                Some(compare(expected.unwrap_or_default(), &told.collect::<Vec<_>>().join(" ")))
+            }
             ("blocks", [name]) => {
                 let (name, part) = name.split_once('/').unwrap_or((name, "0"));
                 let records = self.world.records(&self.names[name]);
@@ -211,8 +260,40 @@ impl Player {
         &self.world.sessions[&self.names[name]]
     }
 
-    fn session_mut(&mut self, name: &str) -> &mut ChargingSession {
-        self.world.sessions.get_mut(&self.names[name]).expect("a session of the table")
+    fn rule(&mut self, word: &str) {
+        let rules = &mut self.world.rules;
+        match word.split_once('=').expect("a setting") {
+            ("supervision", span) => rules.supervision = duration(span),
+            ("probe", span) => rules.probe_guard = duration(span),
+            ("abort", span) => rules.abort_guard = duration(span),
+            ("grace", span) => rules.validity_grace = duration(span),
+            ("record", span) => rules.record_open_max = Some(duration(span)),
+            ("octets", octets) => rules.record_octets_max = octets.parse().unwrap(),
+            ("partial", trigger) => {
+                rules.partial_triggers.push(serde_json::from_value(trigger.into()).expect("a known trigger"));
+            }
+            _ => panic!("no such setting: {word}"),
+        }
+    }
+
+    /// Lets something happen between messages, and says in one line what followed.
+    fn maintain(&mut self, name: &str, cause: Maintenance, expected: Option<&str>) -> Outcomes {
+        let reference = self.names[name].clone();
+        let is_timer = cause == Maintenance::Due;
+        let happened = self.world.maintain(&reference, cause);
+        let mut got = Vec::new();
+        match self.world.last_entries.last().map(|entry| &entry.event) {
+            Some(Event::Maintained { expired, .. }) => {
+                got.extend(expired.iter().map(|key| format!("expired {}", quota_text(key))));
+            }
+            Some(Event::Closed(cause)) => got.push(format!("closed {cause:?}")),
+            Some(_) => panic!("an entry of a message"),
+            None if !happened => got.push("nothing".to_owned()),
+            None if is_timer => got.push("later".to_owned()),
+            None => {}
+        }
+        got.extend(self.world.last_outbox.iter().map(|one| self.outgoing(one)));
+        Some(compare(expected.unwrap_or_default(), &got.join(" ")))
     }
 
     fn name_of(&self, reference: &ChargingDataRef) -> String {
@@ -555,7 +636,10 @@ fn result_text(result: &GroupResult) -> String {
 
 /// `cause 0 charged 0.01 rg10 700000 offline QHT`: the containers of each rating group, in order.
 fn record_text(record: &Cdr) -> String {
-    let mut text = format!("cause {} charged {}", record.cause.code(), record.charged);
+    let number = record.sequence_number.map(|number| format!("#{number} ")).unwrap_or_default();
+    let is_lost = record.incomplete.is_some_and(|incomplete| incomplete.termination_lost == Some(true));
+    let lost = if is_lost { "lost " } else { "" };
+    let mut text = format!("{number}cause {} {lost}charged {}", record.cause.code(), record.charged);
     for usage in &record.usage {
         write!(text, " {}", quota_text(&usage.key)).unwrap();
         for container in &usage.containers {
@@ -570,6 +654,30 @@ fn record_text(record: &Cdr) -> String {
             for trigger in &container.triggers {
                 write!(text, " {}", trigger.name.as_deref().unwrap_or("?")).unwrap();
             }
+        }
+    }
+    text
+}
+
+/// `granted 10485760 used 5 main reserved 0.1 released 0 … #3 600s SUCCESS final`: sums, then the quotas' last answers.
+fn why_text(why: &Explanation, rating_group: &str) -> String {
+    let is_it = |one: &&GroupExplanation| one.rating_group == group(rating_group);
+    let Some(group) = why.groups.iter().find(is_it) else { return "nothing".to_owned() };
+    let mut text = format!("granted {} used {}", units_text(&group.granted), units_text(&group.used));
+    for one in &group.balances {
+        let [reserved, released, expired, charged] =
+            [one.reserved, one.released, one.expired, one.charged].map(|amount| amount.text(one.unit));
+        let balance = &one.balance;
+        write!(text, " {balance} reserved {reserved} released {released} expired {expired} charged {charged}").unwrap();
+    }
+    for quota in &group.quotas {
+        if let Some(at) = quota.expired_at {
+            write!(text, " expired {}s", at.since(why.opened_at).secs()).unwrap();
+        }
+        if let Some(last) = &quota.last_answer {
+            let secs = last.at.since(why.opened_at).secs();
+            write!(text, " #{} {secs}s {}", last.number, last.result.code.as_str()).unwrap();
+            text.push_str(if last.result.final_unit.is_some() { " final" } else { "" });
         }
     }
     text

@@ -8,7 +8,7 @@ use nchf::charging::account::Account;
 use nchf::charging::cdr::Cdr;
 use nchf::charging::command::{Create, Credit, Fingerprint, Invocation, OneTime, QuotaKey, Subscriber};
 use nchf::charging::decide::{Command, Context, Rules, decide};
-use nchf::charging::decision::{Answer, Changes, Outgoing, Rejection};
+use nchf::charging::decision::{Answer, Changes, Outgoing, Rejection, Timer};
 use nchf::charging::ids::{AccountId, BalanceId, ChargingDataRef, RatingGroup};
 use nchf::charging::journal::{Entry, Event, Move, MoveKind};
 use nchf::charging::maintain::{Maintenance, maintain};
@@ -231,15 +231,22 @@ impl World {
         let id = account.as_ref().map(|account| account.id.clone());
         let context =
             Context { now: self.now, catalog: &self.catalog, rules: &self.rules, account_version: self.commits + 1 };
+        let is_timer = cause == Maintenance::Due;
+        let reference = session.reference.clone();
         let changes = maintain(&context, account, session, cause);
         self.forget_last();
-        match changes {
-            Some(changes) => {
-                self.commit(id, changes);
-                true
-            }
-            None => false,
+        let Some(changes) = changes else { return false };
+        assert!(!is_timer || changes.sessions[0].timer != Timer::Keep, "a claim has moved the timer's entry");
+        self.commit(id, changes);
+        if is_timer {
+            let session = self.sessions[&reference].clone();
+            assert_eq!(session.timer_at, session.due_at(&self.rules), "the timer is set exactly");
+            assert!(session.due_at(&self.rules).is_none_or(|due| due > self.now), "all that was due is done");
+            let account = session.payer.as_ref().and_then(|payer| self.accounts.get(&payer.account)).cloned();
+            let context = Context { now: self.now, catalog: &self.catalog, rules: &self.rules, account_version: 0 };
+            assert!(maintain(&context, account, session, Maintenance::Due).is_none(), "firing twice changes nothing");
         }
+        true
     }
 
     fn forget_last(&mut self) {
@@ -366,7 +373,8 @@ impl World {
         }
         for entries in self.journals.values() {
             assert!(matches!(entries.first().unwrap().event, Event::Opened { .. }), "journals begin with the Create");
-            assert!(entries.is_sorted_by_key(|entry| entry.account_version));
+            let of_commits = entries.iter().filter(|entry| !matches!(entry.event, Event::Published(_)));
+            assert!(of_commits.is_sorted_by_key(|entry| entry.account_version));
         }
     }
 }

@@ -4,11 +4,11 @@ mod embedded;
 mod memory;
 mod place;
 mod properties;
-mod redis;
+pub mod redis;
 mod redis_cost;
 mod redis_faults;
 mod redis_rules;
-mod server;
+pub mod server;
 
 /// The list. A store joins it with one line at the end of this file; every property gets a fresh place.
 macro_rules! conforms {

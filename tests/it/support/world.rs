@@ -8,7 +8,7 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, StatusCode, header};
 use http_body_util::BodyExt;
 use nchf::app::{App, Shared};
-use nchf::charging::time::{Span, Timestamp};
+use nchf::charging::time::Span;
 use nchf::clock::ManualClock;
 use nchf::config::{Charging, Config};
 use nchf::demo;
@@ -21,7 +21,7 @@ use tower::ServiceExt;
 
 pub struct World {
     pub app: App,
-    pub clock: ManualClock,
+    clock: ManualClock,
     router: Router,
 }
 
@@ -52,17 +52,14 @@ impl World {
 
     pub async fn over(store: Arc<dyn Store>, clock: ManualClock, config: Config) -> Self {
         let refs = RefCodec::new(store.identity().secret);
-        let shared = Shared::new(Arc::new(clock.clone()), refs, config.rules().unwrap(), config.http.deadline_ms);
+        let id = store.identity().instance_id.clone();
+        let shared = Shared::new(Arc::new(clock.clone()), refs, config.rules().unwrap(), id, config.http.deadline_ms);
         let app = App { store, shared: Arc::new(shared) };
         demo::provision(&app).await.unwrap();
         let charging: Charging = config.charging;
         let settings = Arc::new(Settings { charging, api_root: config.http.api_root, is_tls: false });
         let router = services::routes(Nchf { app: app.clone(), settings }).merge(admin::routes(app.clone()));
         Self { app, clock, router }
-    }
-
-    pub fn now(&self) -> Timestamp {
-        self.app.shared.clock.now()
     }
 
     pub fn tick(&self, secs: u32) {
