@@ -1,9 +1,12 @@
 //! A record's line.
 
+use axum::http::Method;
 use nchf::cdr_file::json::{line, tree};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{NF, block, cdr, record};
+use crate::support::World;
+use crate::support::world::{CONVERGED, request};
 
 #[test]
 fn a_consumer_names_no_member_that_is_ours_and_breaks_no_line() {
@@ -35,4 +38,15 @@ fn what_no_tree_can_hold_is_in_the_line_all_the_same() {
     let tree = tree(&record);
     assert_eq!((&tree["huge"], &tree["deep"], &tree["tenantIdentifier"]), (&Value::Null, &Value::Null, &"a".into()));
     assert!(tree["listOfMultipleUnitUsage"][0]["usedUnitContainers"][0].get("nearlyTooDeep").is_none());
+}
+
+#[tokio::test]
+async fn the_operators_api_shows_records_with_numbers_that_no_machine_type_holds() {
+    let world = World::new().await;
+    let body = request(1, json!({ "tenantIdentifier": 7 })).to_string().replace(":7", ":1e999");
+    let created = world.request(Method::POST, CONVERGED, body).await;
+    created.expect(201);
+    world.release(&created, &request(2, json!({}))).await.expect(204);
+    let answer = world.get(&format!("/admin/v1/cdrs?ref={}", created.reference())).await;
+    assert!(String::from_utf8_lossy(&answer.expect(200).bytes).contains("\"tenantIdentifier\":1e999"));
 }
