@@ -290,8 +290,7 @@ impl Store for MemoryStore {
         let now = self.clock.now();
         let mut kept = self.kept();
         let all = match list {
-            List::References(kind) => kept.references_under(*kind, ""),
-            List::ReferencesUnder(kind, prefix) => kept.references_under(*kind, prefix),
+            List::References(kind) => kept.references_of(*kind),
             List::OpenSessions(partition) => kept.home(*partition).listed(now, |_, listing| opened(listing)),
             List::ClosedSessions(partition) => kept.home(*partition).listed(now, |_, listing| closed(listing)),
             List::OpenSessionsOf(account) => {
@@ -314,9 +313,9 @@ impl Kept {
         self.homes.entry(partition).or_default()
     }
 
-    fn references_under(&self, kind: ReferenceKind, prefix: &str) -> BTreeMap<String, Box<str>> {
+    fn references_of(&self, kind: ReferenceKind) -> BTreeMap<String, Box<str>> {
         let there = self.references.iter().filter(|(_, reference)| reference.bytes.is_some());
-        let ids = there.filter(|((of, id), _)| *of == kind && id.starts_with(prefix)).map(|((_, id), _)| id);
+        let ids = there.filter(|((of, _), _)| *of == kind).map(|((_, id), _)| id);
         ids.map(|id| (id.to_string(), id.clone())).collect()
     }
 }

@@ -189,10 +189,6 @@ pub enum ReferenceKind {
     CatalogStamp,
     /// Which records are on their way into which file; the id is `export`.
     ExportState,
-    /// How far the records of a partition are written; the id is the partition's number.
-    CdrSegments,
-    CdrBatch,
-    CdrSequence,
 }
 
 /// What `list` can page through.
@@ -200,8 +196,6 @@ pub enum ReferenceKind {
 pub enum List {
     /// Ids of the documents of a kind, in the order of their bytes.
     References(ReferenceKind),
-    /// Those of them that begin with this text.
-    ReferencesUnder(ReferenceKind, Box<str>),
     /// References of the open sessions of one partition, in a stable order of the store's own.
     OpenSessions(Partition),
     /// References of the closed sessions of one partition whose journals are kept, in the order of their closing. One

@@ -233,10 +233,7 @@ pub(super) fn kind_number(kind: ReferenceKind) -> u8 {
         ReferenceKind::TariffPlan => 2,
         ReferenceKind::TariffPlanVersion => 3,
         ReferenceKind::CatalogStamp => 4,
-        ReferenceKind::ExportState => 8,
-        ReferenceKind::CdrSegments => 5,
-        ReferenceKind::CdrBatch => 6,
-        ReferenceKind::CdrSequence => 7,
+        ReferenceKind::ExportState => 5,
     }
 }
 

@@ -168,8 +168,7 @@ impl View {
 
     pub(super) fn list(&self, list: &List, cursor: Option<&str>, limit: usize) -> Result<Page, redb::Error> {
         match list {
-            List::References(kind) => self.references(*kind, "", cursor, limit),
-            List::ReferencesUnder(kind, prefix) => self.references(*kind, prefix, cursor, limit),
+            List::References(kind) => self.references(*kind, cursor, limit),
             List::OpenSessions(partition) => {
                 let start = tables::first_of(partition.0).unwrap_or([u8::MAX; 8]).to_vec();
                 let end = tables::first_of(partition.0 + 1).map(Vec::from);
@@ -193,23 +192,17 @@ impl View {
         }
     }
 
-    fn references(
-        &self,
-        kind: ReferenceKind,
-        prefix: &str,
-        cursor: Option<&str>,
-        limit: usize,
-    ) -> Result<Page, redb::Error> {
-        let all = tables::reference_key(kind, prefix);
+    fn references(&self, kind: ReferenceKind, cursor: Option<&str>, limit: usize) -> Result<Page, redb::Error> {
+        let all = tables::reference_key(kind, "");
+        let end = after(&all).map_or(Bound::Unbounded, Bound::Excluded);
         let first = match cursor {
-            Some(cursor) if prefix <= cursor => Bound::Excluded(tables::reference_key(kind, cursor)),
-            _ => Bound::Included(all.clone()),
+            Some(cursor) => Bound::Excluded(tables::reference_key(kind, cursor)),
+            None => Bound::Included(all),
         };
-        // A cursor that this listing never gave may stand behind its end, where nothing is left of it.
-        let end = after(&all).filter(|end| cursor.is_none_or(|cursor| tables::reference_key(kind, cursor) < *end));
-        let Some(end) = end else { return Ok(Page::default()) };
         let mut page = Page::default();
-        for found in self.references.range::<&[u8]>((first.as_ref().map(Vec::as_slice), Bound::Excluded(&end[..])))? {
+        for found in
+            self.references.range::<&[u8]>((first.as_ref().map(Vec::as_slice), end.as_ref().map(Vec::as_slice)))?
+        {
             let (key, _) = found?;
             let id = text(&key.value()[1..])?;
             if page.items.len() == limit {

@@ -165,9 +165,6 @@ fn kind_name(kind: ReferenceKind) -> &'static str {
         ReferenceKind::TariffPlanVersion => "plan-version",
         ReferenceKind::CatalogStamp => "plan-stamp",
         ReferenceKind::ExportState => "export",
-        ReferenceKind::CdrSegments => "cdr-segments",
-        ReferenceKind::CdrBatch => "cdr-batch",
-        ReferenceKind::CdrSequence => "cdr-sequence",
     }
 }
 

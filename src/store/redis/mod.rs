@@ -255,23 +255,12 @@ impl RedisStore {
         Ok(page(entries, limit))
     }
 
-    async fn list_references(
-        &self,
-        kind: ReferenceKind,
-        prefix: &str,
-        cursor: Option<&str>,
-        limit: usize,
-    ) -> Result<Page, Error> {
-        let start = match cursor {
-            Some(cursor) if prefix <= cursor => format!("({cursor}"),
-            _ => format!("[{prefix}"),
-        };
-        // No id holds the byte 255, which is no part of UTF-8.
-        let end = [b"(", prefix.as_bytes(), &[u8::MAX]].concat();
+    async fn list_references(&self, kind: ReferenceKind, cursor: Option<&str>, limit: usize) -> Result<Page, Error> {
+        let start = cursor.map_or_else(|| "-".to_owned(), |cursor| format!("({cursor}"));
         let mut ids = Vec::new();
         for key in keys::all_references(kind) {
             let mut range = cmd("ZRANGE");
-            range.arg(key).arg(&start).arg(&end).arg("BYLEX").arg("LIMIT").arg(0).arg(limit + 1);
+            range.arg(key).arg(&start).arg("+").arg("BYLEX").arg("LIMIT").arg(0).arg(limit + 1);
             for id in reply::array(self.links.aside(&range).await?)? {
                 ids.push(reply::text(id)?);
             }
@@ -539,10 +528,7 @@ impl Store for RedisStore {
     async fn list(&self, list: &List, cursor: Option<&str>, limit: usize) -> Result<Page, Error> {
         let limit = limit.min(ANSWER_MAX);
         match list {
-            List::References(kind) => self.links.in_time(self.list_references(*kind, "", cursor, limit)).await,
-            List::ReferencesUnder(kind, prefix) => {
-                self.links.in_time(self.list_references(*kind, prefix, cursor, limit)).await
-            }
+            List::References(kind) => self.links.in_time(self.list_references(*kind, cursor, limit)).await,
             List::OpenSessions(partition) => self.links.in_time(self.list_open(*partition, cursor, limit)).await,
             List::ClosedSessions(partition) => {
                 let key = keys::closed(*partition);

@@ -65,7 +65,6 @@ macro_rules! conforms {
             references_are_created_and_deleted_side_by_side,
             kinds_of_references_are_apart,
             pages_of_references_are_in_the_order_of_their_bytes,
-            references_are_listed_under_what_they_begin_with,
             everyone_sees_the_same_identity,
             a_fresh_store_is_ready,
         }

@@ -39,7 +39,6 @@ pub async fn a_new_store_is_empty(place: &dyn Place) {
     assert_eq!(store.reference(ReferenceKind::TariffPlan, "none").await.unwrap(), None);
     for list in [
         List::References(ReferenceKind::Subscriber),
-        List::ReferencesUnder(ReferenceKind::CdrBatch, "some".into()),
         List::OpenSessions(Partition(7)),
         List::ClosedSessions(Partition(7)),
         List::OpenSessionsOf(account(7)),
@@ -992,7 +991,7 @@ pub async fn a_deleted_reference_may_be_created_again(place: &dyn Place) {
 
 pub async fn a_version_read_before_a_deletion_never_fits_again(place: &dyn Place) {
     let store = place.open().await;
-    let kind = ReferenceKind::CdrSegments;
+    let kind = ReferenceKind::ExportState;
     let mut greatest = Version::ABSENT;
     // Deleted after more writes, and after fewer; beside it others come and go.
     for (round, writes) in [3, 1, 2, 5, 1].into_iter().enumerate() {
@@ -1028,21 +1027,21 @@ pub async fn references_are_created_and_deleted_side_by_side(place: &dyn Place) 
             let mut greatest = Version::ABSENT;
             for _ in 0..20 {
                 while let Err(error) =
-                    store.put_reference(ReferenceKind::CdrBatch, &id, ABSENT, Some(Bytes::new())).await
+                    store.put_reference(ReferenceKind::ExportState, &id, ABSENT, Some(Bytes::new())).await
                 {
                     assert!(matches!(error, Error::Conflict(None)), "{error}");
                 }
-                let version = store.reference(ReferenceKind::CdrBatch, &id).await.unwrap().unwrap().version;
+                let version = store.reference(ReferenceKind::ExportState, &id).await.unwrap().unwrap().version;
                 assert!(version > greatest);
                 greatest = version;
-                while let Err(error) = store.put_reference(ReferenceKind::CdrBatch, &id, version, None).await {
+                while let Err(error) = store.put_reference(ReferenceKind::ExportState, &id, version, None).await {
                     assert!(matches!(error, Error::Conflict(None)), "{error}");
                 }
             }
         });
     }
     writers.join_all().await;
-    assert!(listed(&*store, &List::References(ReferenceKind::CdrBatch), 10).await.is_empty());
+    assert!(listed(&*store, &List::References(ReferenceKind::ExportState), 10).await.is_empty());
 }
 
 pub async fn kinds_of_references_are_apart(place: &dyn Place) {
@@ -1052,9 +1051,7 @@ pub async fn kinds_of_references_are_apart(place: &dyn Place) {
         (ReferenceKind::TariffPlan, "plan"),
         (ReferenceKind::TariffPlanVersion, "version"),
         (ReferenceKind::CatalogStamp, "stamp"),
-        (ReferenceKind::CdrSegments, "segments"),
-        (ReferenceKind::CdrBatch, "batch"),
-        (ReferenceKind::CdrSequence, "sequence"),
+        (ReferenceKind::ExportState, "export"),
     ];
     for (kind, text) in kinds {
         put(&*store, kind, "same", 0, text).await;
@@ -1084,30 +1081,6 @@ pub async fn pages_of_references_are_in_the_order_of_their_bytes(place: &dyn Pla
     store.put_reference(kind, &page.items[4], Version(1), None).await.unwrap();
     let rest = store.list(&List::References(kind), page.next.as_deref(), 100).await.unwrap();
     assert_eq!(rest.items.iter().map(ToString::to_string).collect::<Vec<_>>(), ids[5..]);
-}
-
-pub async fn references_are_listed_under_what_they_begin_with(place: &dyn Place) {
-    let store = place.open().await;
-    let kind = ReferenceKind::CdrBatch;
-    let mut of_one: Vec<String> = (0..30).map(|number| format!("one/{:020}", number * 7)).collect();
-    let others = ["one", "one.", "one0", "On", "onf", "two/1", "one/é", "one/\u{10ffff}"].map(String::from);
-    for id in of_one.iter().chain(&others) {
-        put(&*store, kind, id, 0, "document").await;
-    }
-    put(&*store, ReferenceKind::CdrSequence, "one/of another kind", 0, "document").await;
-    of_one.extend(others[6..].iter().cloned());
-    let under = |prefix: &str| List::ReferencesUnder(kind, prefix.into());
-    for limit in [1, 4, 31, 32, 100] {
-        assert_eq!(listed(&*store, &under("one/"), limit).await, of_one, "pages of {limit}");
-    }
-    assert_eq!(listed(&*store, &under("one/0000000000000000020"), 2).await, of_one[29..30]);
-    assert_eq!(listed(&*store, &under(""), 100).await, listed(&*store, &List::References(kind), 100).await);
-    for nothing in ["one/1", "three", "~"] {
-        assert!(listed(&*store, &under(nothing), 100).await.is_empty(), "{nothing}");
-    }
-    // A cursor from before or behind all of them.
-    assert_eq!(store.list(&under("one/"), Some("a"), 100).await.unwrap().items.len(), 32);
-    assert!(store.list(&under("one/"), Some("two"), 100).await.unwrap().items.is_empty());
 }
 
 pub async fn everyone_sees_the_same_identity(place: &dyn Place) {
