@@ -4,12 +4,14 @@
 //! What a consumer sent stands in it verbatim, even where it is a number no machine type holds or nested beyond reason:
 //! it was accepted, so it is recorded. A consumer cannot name a member that the charging function states itself.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 use serde_json::Value;
 
 use super::Record;
 use crate::charging::cdr::{Incomplete, QuotaUsage};
-use crate::charging::command::{Block, Container, Trigger};
+use crate::charging::command::{Block, Container, REPORTS, Trigger};
 use crate::charging::ids::SubscriberId;
 use crate::charging::money::BalanceUnit;
 use crate::charging::time::Timestamp;
@@ -66,8 +68,32 @@ impl<K: Fn(&str) -> bool> Renderer<K> {
         object.add_list("triggers", &cdr.triggers, |trigger| self.trigger(trigger));
         object.add_list("listOfMultipleUnitUsage", &cdr.usage, |usage| self.usage(usage));
         object.names.extend(OWN.map(str::to_owned));
-        self.add_verbatim(&mut object, &cdr.blocks);
+        self.add_verbatim(&mut object, &self.with_reports(&cdr.blocks, &cdr.reports));
         object.text()
+    }
+
+    /// Puts what members of blocks reported back into the blocks, as arrays.
+    fn with_reports<'a>(&self, blocks: &'a [Block], reports: &[Block]) -> Cow<'a, [Block]> {
+        let mut blocks = Cow::Borrowed(blocks);
+        for (name, member) in REPORTS.iter().filter_map(|report| report.split_once('/')) {
+            let of_member = |report: &&Block| report.name.split_once('/') == Some((name, member));
+            let items = reports.iter().filter(of_member).map(|report| &*report.json);
+            let items: Vec<&str> = items.filter(|json| (self.keeps)(json)).collect();
+            if items.is_empty() {
+                continue;
+            }
+            let blocks = blocks.to_mut();
+            let at = blocks.iter().position(|block| &*block.name == name).unwrap_or_else(|| {
+                blocks.push(Block { name: name.into(), json: "{}".into(), hash: 0 });
+                blocks.len() - 1
+            });
+            // A later request may have said something else than an object.
+            let json = blocks[at].json.trim();
+            let rest = json.strip_suffix('}').filter(|rest| rest.starts_with('{')).unwrap_or("{").trim_end();
+            let comma = if rest == "{" { "" } else { "," };
+            blocks[at].json = format!("{rest}{comma}\"{member}\":[{}]}}", items.join(",")).into();
+        }
+        blocks
     }
 
     /// Who reported, as it said; at least which kind of function it is.

@@ -29,6 +29,8 @@ pub struct Cdr {
     pub usage: Vec<QuotaUsage>,
     /// The request's other members, each as it was last.
     pub blocks: Vec<Block>,
+    /// What members of them reported, in the order in which it came ([`super::command::REPORTS`]).
+    pub reports: Vec<Block>,
     /// Money debited for what the record reports. What one request cost stands in the last of the records that its
     /// usage is in.
     pub charged: Amount,
@@ -164,6 +166,7 @@ impl Cdr {
                     triggers: std::mem::take(&mut open.triggers),
                     usage: std::mem::take(&mut open.usage),
                     blocks: open.blocks.clone(),
+                    reports: std::mem::take(&mut open.reports),
                     charged: open.charged,
                     published: None,
                 });
@@ -211,16 +214,25 @@ struct Open {
     triggers: Vec<Trigger>,
     usage: Vec<QuotaUsage>,
     blocks: Vec<Block>,
+    reports: Vec<Block>,
     charged: Amount,
 }
 
 impl Open {
     fn new(opened_at: Timestamp) -> Self {
-        Self { opened_at, triggers: Vec::new(), usage: Vec::new(), blocks: Vec::new(), charged: Amount::ZERO }
+        Self {
+            opened_at,
+            triggers: Vec::new(),
+            usage: Vec::new(),
+            blocks: Vec::new(),
+            reports: Vec::new(),
+            charged: Amount::ZERO,
+        }
     }
 
     fn note_blocks(&mut self, entry: &Entry) {
-        for block in entry.event.invocation().into_iter().flat_map(|invocation| &invocation.blocks) {
+        let blocks = entry.event.invocation().into_iter().flat_map(|invocation| &invocation.blocks);
+        for block in blocks.filter(|block| !block.is_report()) {
             match self.blocks.iter_mut().find(|known| known.name == block.name) {
                 Some(known) => *known = block.clone(),
                 None => self.blocks.push(block.clone()),
@@ -228,8 +240,8 @@ impl Open {
         }
     }
 
-    /// Takes the entry's containers from `from` up to `until`; without an end, all that is left and what the entry
-    /// holds besides.
+    /// Takes the entry's containers, and after them its reports, from `from` up to `until`; without an end, all that is
+    /// left and what the entry holds besides.
     fn add(&mut self, entry: &Entry, from: u32, until: Option<u32>) {
         let invocation = entry.event.invocation();
         let usage = invocation.map_or(&[][..], |invocation| &invocation.usage);
@@ -242,6 +254,13 @@ impl Open {
                 }
                 position = position.saturating_add(1);
             }
+        }
+        let blocks = invocation.map_or(&[][..], |invocation| &invocation.blocks);
+        for report in blocks.iter().filter(|block| block.is_report()) {
+            if position >= from && until.is_none_or(|until| position < until) {
+                self.reports.push(report.clone());
+            }
+            position = position.saturating_add(1);
         }
         if until.is_some() {
             return;

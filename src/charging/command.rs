@@ -215,7 +215,18 @@ pub struct Credit {
     pub reference: Box<str>,
 }
 
+/// Members of blocks that tell what happened since the request before, as containers do; what stands beside them tells
+/// how things are. Each of them is a block of its own, named by block and member: usage of QoS flows (TS 32.255 5.2.1.6)
+/// and of a second radio access. They are recorded, and rated by nothing.
+pub const REPORTS: [&str; 2] =
+    ["roamingQBCInformation/multipleQFIcontainer", "pDUSessionChargingInformation/rANSecondaryRATUsageReport"];
+
 impl Block {
+    /// Whether it is one of [`REPORTS`], which add up in a record where other blocks are replaced.
+    pub fn is_report(&self) -> bool {
+        REPORTS.contains(&&*self.name)
+    }
+
     /// Whether the member is one of the blocks that describe a service (`sMSChargingInformation` and the like).
     pub fn describes_a_service(&self) -> bool {
         self.name.ends_with("Information") || self.name.ends_with("Information'")

@@ -169,7 +169,8 @@ pub struct Invoked {
     /// Of the session, as the request gave them.
     pub triggers: Vec<Trigger>,
     pub usage: Vec<Reported>,
-    /// Members of the request that are new or changed since the session's last entry, verbatim.
+    /// Members of the request that are new or changed since the session's last entry, and what it reports besides
+    /// containers (`Block::is_report`), verbatim.
     pub blocks: Vec<Block>,
     pub answer: Answer,
     /// Quotas that no request of the session had named before, in the order of their positions, which the answers

@@ -85,10 +85,19 @@ struct Piece {
 impl RecordSoFar {
     /// Takes in what a request reports, and answers where the record was full. `room` is what it may hold besides the
     /// blocks that stand in every record.
-    pub(super) fn take(&mut self, room: u32, usage: &[Reported], triggers: &[Trigger]) -> Vec<Closing> {
+    pub(super) fn take(
+        &mut self,
+        room: u32,
+        usage: &[Reported],
+        blocks: &[Block],
+        triggers: &[Trigger],
+    ) -> Vec<Closing> {
         let mut cuts = Vec::new();
+        let reports = blocks.iter().filter(|block| block.is_report());
+        let reports =
+            reports.map(|report| Piece { octets: of_blocks(std::slice::from_ref(report)), item: 0, opens_item: false });
         let triggers = Piece { octets: of_triggers(triggers), item: 0, opens_item: false };
-        for (containers, piece) in (0..).zip(usage.iter().flat_map(pieces).chain([triggers])) {
+        for (containers, piece) in (0..).zip(usage.iter().flat_map(pieces).chain(reports).chain([triggers])) {
             let fits = |octets: u32| self.octets == 0 || self.octets.saturating_add(octets) <= room;
             // A piece that is too large by itself has a record of its own.
             if piece.octets > 0 && !fits(piece.beside(self.octets)) {

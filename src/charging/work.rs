@@ -5,7 +5,7 @@ use std::mem;
 
 use super::account::Account;
 use super::cdr::CauseForRecordClosing;
-use super::command::Invocation;
+use super::command::{Block, Invocation};
 use super::decide::{Context, Rules};
 use super::decision::{
     Answer, Changes, GroupResult, IndexChange, Listed, Notification, NotificationKind, Outcome, Outgoing,
@@ -122,9 +122,10 @@ impl<'a> Work<'a> {
             idempotency: invocation.idempotency,
             answer: answer.clone(),
         });
-        let blocks = invocation.blocks.iter().filter(|block| self.session.notes_change(block)).cloned().collect();
+        let is_news = |block: &&Block| block.is_report() || self.session.notes_change(block);
+        let blocks: Vec<Block> = invocation.blocks.iter().filter(is_news).cloned().collect();
         let room = self.session.room_for_containers(self.context.rules.record_octets_max);
-        self.cuts = self.session.record.take(room, &usage, &invocation.triggers);
+        self.cuts = self.session.record.take(room, &usage, &blocks, &invocation.triggers);
         Invoked {
             number: invocation.number,
             timestamp: invocation.timestamp.clone(),

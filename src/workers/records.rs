@@ -268,6 +268,7 @@ impl Exporter {
             tracing::error!(charging.r#ref = %cdr.reference, octets, "a record is too long; its blocks are left out");
             let mut short = cdr.clone();
             short.blocks.clear();
+            short.reports.clear();
             short.usage.iter_mut().flat_map(|usage| &mut usage.containers).for_each(|one| one.others.clear());
             encode(&short).unwrap_or_default()
         })

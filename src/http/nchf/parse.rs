@@ -14,7 +14,9 @@ use super::wire::request::{
     MultipleUnitUsage, NfIdentification, PduContainerInformation, PduSessionChargingInformation, Request, Trigger,
     Units, UsedUnitContainer,
 };
-use crate::charging::command::{self, Block, Indicator, Invocation, OneTime, QuotaKey, TriggerCategory, UnitUsage};
+use crate::charging::command::{
+    self, Block, Indicator, Invocation, OneTime, QuotaKey, REPORTS, TriggerCategory, UnitUsage,
+};
 use crate::charging::ids::{RatingGroup, SubscriberId};
 use crate::charging::session::{Consumer, Service};
 use crate::charging::time::Timestamp;
@@ -216,7 +218,15 @@ impl Check {
         let pdu_session = self.pdu_session(&body, &request.others, service);
         self.service_blocks(&body, &request.others);
         let identities = identities(&subscriber, &request.others);
-        let blocks = self.blocks(&body, request.others);
+        let mut blocks = self.blocks(&body, request.others);
+        for (name, member) in REPORTS.iter().filter_map(|report| report.split_once('/')) {
+            let at = blocks.iter().position(|block| &*block.name == name && block.json.contains(member));
+            if let Some((rest, reports)) = at.and_then(|at| without_reports(&blocks[at], member)) {
+                blocks.retain(|block| &*block.name != name);
+                blocks.push(rest);
+                blocks.extend(reports);
+            }
+        }
 
         let mut invocation = Invocation {
             number: number?,
@@ -493,6 +503,29 @@ fn is<T>(member: Member<T>) -> Option<T> {
         Member::Is(value) => Some(value),
         Member::Absent | Member::Wrong(_) => None,
     }
+}
+
+/// A block without what one of its members reports, and that as blocks of its own. `None` where there is no such member
+/// or no object.
+fn without_reports(block: &Block, member: &str) -> Option<(Block, Vec<Block>)> {
+    let Ok(Member::Is(Opaque(mut others))) = serde_json::from_str::<Member<Opaque<'_>>>(&block.json) else {
+        return None;
+    };
+    let at = others.iter().position(|(name, _)| name == member)?;
+    let (_, reported) = others.remove(at);
+    let items = match serde_json::from_str::<Option<Vec<&RawValue>>>(reported.get()) {
+        Ok(items) => items.unwrap_or_default(),
+        Err(_) => vec![reported],
+    };
+    let others = others.iter().map(|(name, json)| format!("{}:{}", serde_json::Value::from(&**name), json.get()));
+    let rest = format!("{{{}}}", others.collect::<Vec<_>>().join(","));
+    let part = |name: Box<str>, json: &str| {
+        let hash = fingerprint::hash_json(json).ok()?;
+        Some(Block { name, json: json.into(), hash })
+    };
+    let name = format!("{}/{member}", block.name);
+    let reports = items.iter().map(|item| part(name.as_str().into(), item.get())).collect::<Option<_>>()?;
+    Some((part(block.name.clone(), &rest)?, reports))
 }
 
 /// When a container's units were used, where it says so readably; the block itself is only informational.

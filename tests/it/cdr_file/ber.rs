@@ -45,8 +45,11 @@ async fn full_records() -> Vec<Cdr> {
     let mut records = Vec::new();
     for turn in 0..TURNS {
         let of_turn = records_of(&world, &Filler::new(turn).request()).await;
-        // The blocks alone are more than a record usually collects, so each container has a record. All have the blocks.
-        records.extend(of_turn.into_iter().find(|cdr| !cdr.usage.is_empty()));
+        // The blocks alone are more than a record usually collects, so each container and each report has a record. All
+        // have the blocks.
+        let reports = of_turn.iter().flat_map(|cdr| cdr.reports.clone()).collect();
+        let with_usage = of_turn.into_iter().find(|cdr| !cdr.usage.is_empty());
+        records.extend(with_usage.map(|cdr| Cdr { reports, ..cdr }));
     }
     assert_eq!(records.len(), TURNS);
     records
@@ -57,7 +60,7 @@ fn spoiled(records: &[Cdr]) -> Vec<Cdr> {
     let mut coins = 0x2545_f491_4f6c_dd1d;
     let mut records = records.to_vec();
     for cdr in &mut records {
-        for block in cdr.blocks.iter_mut().chain(cdr.usage.iter_mut().flat_map(|usage| {
+        for block in cdr.blocks.iter_mut().chain(&mut cdr.reports).chain(cdr.usage.iter_mut().flat_map(|usage| {
             let containers = usage.containers.iter_mut().flat_map(|container| &mut container.others);
             usage.others.iter_mut().chain(containers)
         })) {

@@ -50,3 +50,32 @@ async fn the_operators_api_shows_records_with_numbers_that_no_machine_type_holds
     let answer = world.get(&format!("/admin/v1/cdrs?ref={}", created.reference())).await;
     assert!(String::from_utf8_lossy(&answer.expect(200).bytes).contains("\"tenantIdentifier\":1e999"));
 }
+
+#[tokio::test]
+async fn usage_of_qos_flows_and_of_a_second_radio_access_adds_up_in_the_record() {
+    let world = World::new().await;
+    let flow = |number: u32| json!({ "localSequenceNumber": number, "totalVolume": number * 1000 });
+    let roaming = |flows: Value| json!({ "roamingQBCInformation": flows });
+    let profile = json!({ "roamingChargingProfile": { "partialRecordMethod": "INDIVIDUAL" } });
+    let created = world.create(&request(1, roaming(profile.clone()))).await;
+    let radio =
+        |volume: u32| json!({ "rANSecondaryRATType": "NR", "qosFlowsUsageReports": [{ "downlinkVolume": volume }] });
+    let mut second = roaming(json!({ "multipleQFIcontainer": [flow(1), flow(2)], "uPFID": "a" }));
+    second["pDUSessionChargingInformation"] = json!({ "rANSecondaryRATUsageReport": radio(1) });
+    world.update(&created, &request(2, second.clone())).await.expect(200);
+    // Sent again, it counts once.
+    world.update(&created, &request(2, second)).await.expect(200);
+    world.update(&created, &request(3, roaming(json!({ "multipleQFIcontainer": [flow(3)] })))).await.expect(200);
+    let mut last = roaming(json!({ "multipleQFIcontainer": null, "uPFID": "b" }));
+    last["pDUSessionChargingInformation"] = json!({ "rANSecondaryRATUsageReport": radio(2), "uetimeZone": "+01:00" });
+    world.release(&created, &request(4, last)).await.expect(204);
+
+    let listed = world.get(&format!("/admin/v1/cdrs?ref={}", created.reference())).await.json();
+    let record = &listed["items"][0];
+    let flows = json!([flow(1), flow(2), flow(3)]);
+    assert_eq!(record["roamingQBCInformation"], json!({ "uPFID": "b", "multipleQFIcontainer": flows }));
+    assert_eq!(
+        record["pDUSessionChargingInformation"],
+        json!({ "uetimeZone": "+01:00", "rANSecondaryRATUsageReport": [radio(1), radio(2)] })
+    );
+}

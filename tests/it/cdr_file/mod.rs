@@ -49,6 +49,7 @@ fn cdr() -> Cdr {
         triggers: Vec::new(),
         usage: vec![QuotaUsage { key, containers: vec![Container::of_units(volume)], others: Vec::new() }],
         blocks: Vec::new(),
+        reports: Vec::new(),
         charged: Amount::new(50_000),
         published: None,
     }

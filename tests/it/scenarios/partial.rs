@@ -258,6 +258,35 @@ fn blocks_that_stand_in_each_record_leave_less_room() {
 }
 
 #[test]
+fn what_blocks_report_adds_up_in_each_record() {
+    let table = "
+        create S1 #1 block=FLOW:1 block=roamingQBCInformation:v1 → ok
+        update S1 #2 block=FLOW:2 block=FLOW:3 rg10 used 1MiB → rg10 SUCCESS
+        -- sent again, counted once
+        update S1 #2 block=FLOW:2 block=FLOW:3 rg10 used 1MiB → again rg10 SUCCESS
+        update S1 #3 TIME_LIMIT block=FLOW:4 → ok
+        blocks S1/0 → roamingQBCInformation:v1 FLOW:1 FLOW:2 FLOW:3 FLOW:4
+        update S1 #4 block=FLOW:4 → ok
+        release S1 #5 block=roamingQBCInformation:v2
+        blocks S1/1 → roamingQBCInformation:v2 FLOW:4
+        -- each takes room as a container does
+        rules octets=400
+        create S2 #1 → ok
+        update S2 #2 block=FLOW:A block=FLOW:B block=FLOW:C → ok
+        outbox → record S2/0 record S2/1
+        release S2 #3
+        blocks S2/0 → FLOW:A
+        blocks S2/1 → FLOW:B
+        blocks S2/2 → FLOW:C
+        ";
+    let long = |letter: &str| format!("{letter}{}", "x".repeat(200));
+    let table = ["A", "B", "C"].iter().fold(table.to_owned(), |table, letter| {
+        table.replace(&format!("FLOW:{letter}"), &format!("FLOW:{}", long(letter)))
+    });
+    check(&table.replace("FLOW", "roamingQBCInformation/multipleQFIcontainer"));
+}
+
+#[test]
 fn an_event_may_fill_several_records() {
     check(
         "

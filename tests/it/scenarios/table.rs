@@ -237,7 +237,8 @@ impl Player {
             ("blocks", [name]) => {
                 let (name, part) = name.split_once('/').unwrap_or((name, "0"));
                 let records = self.world.records(&self.names[name]);
-                let blocks = records[part.parse::<usize>().unwrap()].blocks.iter();
+                let record = &records[part.parse::<usize>().unwrap()];
+                let blocks = record.blocks.iter().chain(&record.reports);
                 let got: Vec<_> = blocks.map(|block| format!("{}:{}", block.name, block.json)).collect();
                 Some(compare(expected.unwrap_or_default(), &got.join(" ")))
             }
@@ -783,7 +784,7 @@ fn quota_text(key: &QuotaKey) -> String {
 
 /// `name:content`.
 fn block(text: &str) -> Block {
-    let hash = text.bytes().fold(7u64, |hash, byte| hash.wrapping_mul(31) ^ u64::from(byte));
+    let hash = text.bytes().fold(7u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     let (name, json) = text.split_once(':').unwrap_or((text, "{}"));
     Block { name: name.into(), json: json.into(), hash }
 }
