@@ -1,7 +1,7 @@
 //! One consumer: a stream of a connection that opens, updates and releases one charging session after another.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -84,20 +84,20 @@ pub(super) struct Consumer {
     plan: Arc<Plan>,
     link: Arc<Link>,
     sender: Option<SendRequest<Full<Bytes>>>,
-    tally: Tally,
+    tally: Arc<std::sync::Mutex<Tally>>,
 }
 
 impl Consumer {
-    pub(super) fn new(plan: Arc<Plan>, link: Arc<Link>) -> Self {
-        Self { plan, link, sender: None, tally: Tally::default() }
+    /// `tally` is what all consumers of a thread count in: one for each would be more memory than caches hold.
+    pub(super) fn new(plan: Arc<Plan>, link: Arc<Link>, tally: Arc<std::sync::Mutex<Tally>>) -> Self {
+        Self { plan, link, sender: None, tally }
     }
 
     /// Until the time or the sessions are used up.
-    pub(super) async fn play(mut self) -> Tally {
+    pub(super) async fn play(mut self) {
         while let Some(session) = self.plan.next_session() {
             self.play_session(session).await;
         }
-        self.tally
     }
 
     async fn play_session(&mut self, session: u64) {
@@ -137,18 +137,22 @@ impl Consumer {
         match answer {
             Ok(location) => {
                 if measured {
-                    self.tally.answered(operation, began.elapsed());
+                    self.count(|tally| tally.answered(operation, began.elapsed()));
                 }
                 Some(location)
             }
             Err(fault) => {
                 if measured {
-                    self.tally.failed(format!("{}: {fault}", operation.name()));
+                    self.count(|tally| tally.failed(format!("{}: {fault}", operation.name())));
                 }
                 sleep(PAUSE).await;
                 None
             }
         }
+    }
+
+    fn count(&self, what: impl FnOnce(&mut Tally)) {
+        what(&mut self.tally.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     async fn ask(&mut self, url: &str, body: Bytes, operation: Operation, number: u32) -> Result<String, Fault> {

@@ -14,9 +14,8 @@ mod message;
 mod report;
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 use std::{io, thread};
 
@@ -185,16 +184,16 @@ fn play(args: &Args, plan: &Arc<Plan>) -> Result<(Tally, Duration, cpu::Reading)
 }
 
 async fn play_connections(plan: &Arc<Plan>, connections: usize, streams: usize) -> Tally {
+    let tally = Arc::new(Mutex::new(Tally::default()));
     let mut consumers = tokio::task::JoinSet::new();
     for _ in 0..connections {
         let link = Arc::new(Link::new(plan.target.authority.clone()));
         for _ in 0..streams {
-            consumers.spawn(Consumer::new(Arc::clone(plan), Arc::clone(&link)).play());
+            consumers.spawn(Consumer::new(Arc::clone(plan), Arc::clone(&link), Arc::clone(&tally)).play());
         }
     }
-    let mut tally = Tally::default();
     while let Some(ended) = consumers.join_next().await {
-        tally.add(&ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic())));
+        ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
     }
-    tally
+    std::mem::take(&mut *tally.lock().unwrap_or_else(PoisonError::into_inner))
 }
