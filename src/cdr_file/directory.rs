@@ -225,13 +225,22 @@ impl<F: Files> Directory<F> {
         self.settle()
     }
 
+    /// Records in the file under way.
+    pub fn records(&self) -> u32 {
+        self.open.as_ref().map_or(0, |open| open.records)
+    }
+
+    /// Octets of the file under way, in its longest format.
+    pub fn octets(&self) -> u64 {
+        self.open.iter().flat_map(|open| &open.parts).map(|part| part.length).max().unwrap_or(0)
+    }
+
     /// Whether the file under way should be closed now, and why.
     pub fn is_full(&self, now: Timestamp) -> Option<Closure> {
         let open = self.open.as_ref()?;
-        let length = open.parts.iter().map(|part| part.length).max().unwrap_or(0);
         if open.records >= self.settings.records_max {
             Some(Closure::Records)
-        } else if length >= self.settings.bytes_max {
+        } else if self.octets() >= self.settings.bytes_max {
             Some(Closure::Size)
         } else if now >= open.opened_at.after(self.settings.lives_for) {
             Some(Closure::Age)

@@ -67,10 +67,18 @@ pub enum Listed {
 /// notifications for consumers: neither may hold up the other.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outgoing {
-    /// In the queue of records. A record has closed: `part` counts the session's records from 0, and the journal tells exactly what that one
-    /// holds, whatever is appended to it later.
+    /// In the queue of records. A record has closed: `part` counts the session's records from 0, and the journal tells
+    /// exactly what that one holds, whatever is appended to it later. `ended`: the session had ended by then.
+    /// Entries from before there were `ended` and `closed_at` have neither.
     #[serde(rename = "r")]
-    Record { session: ChargingDataRef, part: u32 },
+    Record {
+        session: ChargingDataRef,
+        part: u32,
+        #[serde(default)]
+        ended: bool,
+        #[serde(default)]
+        closed_at: Option<Timestamp>,
+    },
     /// In the queue of notifications. The session's consumer is to be told something, at the session's `notify_uri`.
     #[serde(rename = "n")]
     Notify(Notification),

@@ -179,7 +179,8 @@ impl<'a> Work<'a> {
         let entry = event.map(|event| Entry { at: now, account_version, event, moves, closings });
         for _ in entry.iter().flat_map(|entry| &entry.closings) {
             let part = self.session.record.close(now);
-            self.outbox.push(Outgoing::Record { session: self.session.reference.clone(), part });
+            let (session, ended) = (self.session.reference.clone(), self.session.is_closed());
+            self.outbox.push(Outgoing::Record { session, part, ended, closed_at: Some(now) });
         }
         if closes.is_some() {
             self.session.record.octets = 0;

@@ -165,11 +165,11 @@ impl Store for MemoryStore {
             Work {
                 partition: *partition,
                 due: home.timers.values().any(|at| *at <= now),
-                records: !home.records.entries.is_empty(),
-                notifications: !home.notifications.entries.is_empty(),
+                records: home.records.entries.len() as u64,
+                notifications: home.notifications.entries.len() as u64,
             }
         });
-        Ok(work.filter(|work| work.due || work.records || work.notifications).collect())
+        Ok(work.filter(Work::is_any).collect())
     }
 
     async fn outbox(

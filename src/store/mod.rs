@@ -158,14 +158,25 @@ pub enum Queue {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub struct OutboxId(pub Box<str>);
 
+/// Up to here the entries of an outbox are counted by every store.
+pub const COUNTED_MAX: usize = 10_000;
+
 /// What waits in one partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Work {
     pub partition: Partition,
     /// Some session's timer entry is due.
     pub due: bool,
-    pub records: bool,
-    pub notifications: bool,
+    /// Entries in the outbox of records; of many, a store may stop counting at [`COUNTED_MAX`].
+    pub records: u64,
+    /// Likewise, of notifications.
+    pub notifications: u64,
+}
+
+impl Work {
+    pub const fn is_any(&self) -> bool {
+        self.due || self.records > 0 || self.notifications > 0
+    }
 }
 
 /// Which entries of its partition name a session, to be compared with its document.

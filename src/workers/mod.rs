@@ -3,6 +3,9 @@
 //! Nothing here is remembered by an instance. Work lies in the store's partitions; whichever instance is alive looks at
 //! all of them about once a second and does what it finds. Claims and leases keep instances from doing the same work
 //! twice; where twice would be wrong, versions see to it.
+//!
+//! Timers and notifications are done in the midst of a look; records and the sweep have a turn of their own after each,
+//! so that a disk that hangs or a long walk holds up no timer.
 
 pub mod export_state;
 pub mod notifications;
@@ -12,9 +15,12 @@ pub mod timers;
 
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep, timeout_at};
 
+use self::notifications::Notifications;
+use self::records::Records;
+use self::sweep::Sweep;
 use crate::app::App;
 use crate::store::{self, Partition, Work};
 
@@ -33,74 +39,121 @@ const AFTER_FAILURE: Duration = Duration::from_secs(1);
 /// All workers of one instance.
 pub struct Workers {
     pub app: App,
-    pub notifications: notifications::Notifications,
-    pub records: records::Records,
+    pub notifications: Notifications,
+    pub records: Records,
 }
+
+/// Partitions whose outbox of records is not empty, with how many entries wait there.
+pub type Waiting = Vec<(Partition, u64)>;
 
 impl Workers {
     /// Works until told to stop. Being dropped in the midst of it loses nothing either.
-    pub async fn run(mut self, mut stop: oneshot::Receiver<()>) {
-        let mut sweep = sweep::Sweep::default();
-        // Instances start their rounds at different places, so that they rarely meet.
-        let mut first = usize::from(any_number());
-        let mut rounds = 0u32;
-        loop {
-            if rounds.is_multiple_of(ROUNDS_BETWEEN_CHECKS) {
-                self.check_store().await;
-            }
-            rounds = rounds.wrapping_add(1);
-            let next = Instant::now() + LOOK_EVERY;
-            if let Err(error) = self.round(first, &mut sweep).await {
-                tracing::warn!(%error, "the workers cannot reach the store");
-                sleep(AFTER_FAILURE).await;
-            }
-            first = first.wrapping_add(LOOKED_AT_ONCE);
-            let told_to_stop = timeout_at(next, &mut stop).await.is_ok();
-            if told_to_stop {
-                // What is in a file that is not out yet would only come out after the next start.
-                if let Err(error) = self.records.close().await {
-                    tracing::warn!(%error, "the last records are published after the next start");
-                }
-                return;
-            }
-        }
+    pub async fn run(self, stop: oneshot::Receiver<()>) {
+        let Self { app, notifications, records } = self;
+        let (found, waiting) = watch::channel(Waiting::new());
+        tokio::join!(
+            rounds(&app, &notifications, found, stop),
+            export(records, waiting.clone()),
+            sweep_on(&app, Sweep::default(), waiting),
+        );
     }
 
-    /// A check of the store also mends what it can: functions that Redis has lost are loaded again.
-    async fn check_store(&self) {
-        if let Err(error) = self.app.store.ready().await {
-            tracing::warn!(%error, "the store is not ready");
-        }
-    }
-
-    /// Looks at all partitions once and does what it finds; goes on with the sweep.
-    pub async fn round(&mut self, first: usize, sweep: &mut sweep::Sweep) -> Result<(), store::Error> {
-        let mut partitions: Vec<_> = Partition::all().collect();
-        let length = partitions.len();
-        partitions.rotate_left(first % length);
-        let mut waiting = Vec::new();
-        for some in partitions.chunks(LOOKED_AT_ONCE) {
-            for Work { partition, due, notifications, records } in
-                self.app.store.look(some, self.app.shared.clock.now()).await?
-            {
-                if due {
-                    timers::fire(&self.app, partition).await?;
-                }
-                if notifications {
-                    self.notifications.deliver(&self.app, partition).await?;
-                }
-                if records {
-                    waiting.push(partition);
-                }
-            }
-        }
+    /// Everything once, one after the other.
+    pub async fn round(&mut self, first: usize, sweep: &mut Sweep) -> Result<(), store::Error> {
+        let waiting = round(&self.app, &self.notifications, first).await?;
         match self.records.step(&waiting).await {
-            // A full disk holds up records and nothing else.
             Err(records::Error::Directory(error)) => tracing::error!(%error, "records cannot be written"),
             Err(records::Error::Store(error)) => return Err(error),
             Ok(()) => {}
         }
         sweep.step(&self.app).await
+    }
+}
+
+/// Looks again and again, and says what it found of records; ends when told to.
+async fn rounds(
+    app: &App,
+    notifications: &Notifications,
+    found: watch::Sender<Waiting>,
+    mut stop: oneshot::Receiver<()>,
+) {
+    // Instances start their rounds at different places, so that they rarely meet.
+    let mut first = usize::from(any_number());
+    let mut rounds = 0u32;
+    loop {
+        if rounds.is_multiple_of(ROUNDS_BETWEEN_CHECKS) {
+            check_store(app).await;
+        }
+        rounds = rounds.wrapping_add(1);
+        let next = Instant::now() + LOOK_EVERY;
+        match round(app, notifications, first).await {
+            Ok(waiting) => {
+                found.send_replace(waiting);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the workers cannot reach the store");
+                sleep(AFTER_FAILURE).await;
+            }
+        }
+        first = first.wrapping_add(LOOKED_AT_ONCE);
+        if timeout_at(next, &mut stop).await.is_ok() {
+            return;
+        }
+    }
+}
+
+/// A check of the store also mends what it can: functions that Redis has lost are loaded again.
+async fn check_store(app: &App) {
+    if let Err(error) = app.store.ready().await {
+        tracing::warn!(%error, "the store is not ready");
+    }
+}
+
+/// Looks at all partitions once, performs what is due and delivers what is to be told.
+async fn round(app: &App, notifications: &Notifications, first: usize) -> Result<Waiting, store::Error> {
+    let mut partitions: Vec<_> = Partition::all().collect();
+    let length = partitions.len();
+    partitions.rotate_left(first % length);
+    let mut waiting = Waiting::new();
+    for some in partitions.chunks(LOOKED_AT_ONCE) {
+        let found = app.store.look(some, app.shared.clock.now()).await?;
+        timers::fire(app, found.iter().filter(|work| work.due).map(|work| work.partition).collect()).await?;
+        for Work { partition, notifications: to_tell, records, .. } in found {
+            if to_tell > 0 {
+                notifications.deliver(app, partition).await?;
+            }
+            if records > 0 {
+                waiting.push((partition, records));
+            }
+        }
+    }
+    Ok(waiting)
+}
+
+/// Exports records after each look, and at the end what there is.
+async fn export(mut records: Records, mut waiting: watch::Receiver<Waiting>) {
+    while waiting.changed().await.is_ok() {
+        let waiting = waiting.borrow_and_update().clone();
+        if let Err(error) = records.step(&waiting).await {
+            // A full disk holds up records and nothing else.
+            tracing::error!(%error, "records cannot be written");
+            sleep(AFTER_FAILURE).await;
+        }
+    }
+    // What waits now would only come out after the next start.
+    if let Err(error) = records.close().await {
+        tracing::warn!(%error, "the last records are published after the next start");
+    }
+}
+
+/// Goes on with the sweep after each look.
+async fn sweep_on(app: &App, mut sweep: Sweep, mut looked: watch::Receiver<Waiting>) {
+    while looked.changed().await.is_ok() {
+        looked.mark_unchanged();
+        if let Err(error) = sweep.step(app).await {
+            tracing::warn!(%error, "the sweep cannot reach the store");
+            sleep(AFTER_FAILURE).await;
+        }
     }
 }
 

@@ -7,33 +7,45 @@
 //! crash each file is found in one of these stages and brought on from there. A file whose writer is gone and that was
 //! not announced is taken over by another exporter, with its numbers.
 //!
+//! Records wait in their outboxes until they fill a file, or the oldest of them is as old as a file may be; then they are
+//! taken, written and published in one go. So a file is under way for seconds only, and the state stays small however
+//! many records there are.
+//!
 //! Everything blocking runs on a thread of its own. Nothing here is on the path of a request.
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use uuid::Uuid;
 
+use super::Waiting;
 use super::export_state::{ExportState, File, Segment, Stage, Taken};
 use crate::app::App;
 use crate::cdr_file::directory::{self, Directory, FileNumber};
 use crate::cdr_file::ts32297::Closure;
-use crate::cdr_file::{Record, TooLong};
+use crate::cdr_file::{Encoded, Record, TooLong};
 use crate::charging::cdr::Cdr;
 use crate::charging::decision::Outgoing;
 use crate::charging::ids::ChargingDataRef;
 use crate::charging::journal::{Entry, Published};
-use crate::charging::time::Span;
+use crate::charging::time::{Span, Timestamp};
 use crate::store::{self, OutboxId, Partition, Queue, ReferenceKind, Version, record};
 
 /// How long a directory counts as attended to after its exporter has last shown itself.
 const ATTENDED: Span = Span::from_secs(30);
 
-/// Entries of one partition taken in one go.
-const TAKEN_AT_ONCE: usize = 200;
+/// Entries of one partition taken in one go, and of all partitions: the records of these are in memory together.
+const TAKEN_AT_ONCE: usize = 100;
+const BATCH: u64 = 1000;
 
-/// Entries of all partitions taken in one go: what one change of the state pays for.
-const ENTRIES_PER_ROUND: usize = 4000;
+/// Calls to the store under way at once: for so many partitions, and for so many records of each.
+const PARTITIONS_AT_ONCE: usize = 8;
+const RECORDS_AT_ONCE: usize = 8;
+
+/// Octets of a record as long as none was written.
+const OCTETS_AT_FIRST: u64 = 2048;
 
 /// Times that a change of the state is tried again because another exporter was faster.
 const ATTEMPTS: u32 = 16;
@@ -83,17 +95,20 @@ impl Records {
                 app: self.app.clone(),
                 writer: directory.writer(),
                 directory: Arc::new(Mutex::new(directory)),
+                settings: self.settings.clone(),
                 retention: self.retention,
                 owner: self.owner.clone(),
                 complete: None,
+                waiting_since: Some(Timestamp::from_millis(0)),
+                octets_each: OCTETS_AT_FIRST,
             })),
             Err(directory::Error::Locked(_)) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Brings everything on by a step. `waiting` are partitions whose outbox of records is not empty.
-    pub async fn step(&mut self, waiting: &[Partition]) -> Result<(), Error> {
+    /// Brings everything on by a step.
+    pub async fn step(&mut self, waiting: &Waiting) -> Result<(), Error> {
         if self.exporter.is_none() {
             self.exporter = self.try_open()?;
         }
@@ -105,10 +120,11 @@ impl Records {
 
     /// Publishes what there is, whether or not it fills a file: before the end of the program.
     pub async fn close(&mut self) -> Result<(), Error> {
-        match &mut self.exporter {
-            Some(exporter) => exporter.close().await,
-            None => Ok(()),
-        }
+        let Some(exporter) = &mut self.exporter else { return Ok(()) };
+        let all: Vec<_> = Partition::all().collect();
+        let found = self.app.store.look(&all, self.app.shared.clock.now()).await?;
+        let waiting = found.iter().map(|work| (work.partition, work.records)).filter(|(_, records)| *records > 0);
+        exporter.export(waiting.collect(), Closure::Manual).await
     }
 }
 
@@ -116,26 +132,68 @@ struct Exporter {
     app: App,
     directory: Arc<Mutex<Directory>>,
     writer: Uuid,
+    settings: directory::Settings,
     retention: Span,
     owner: String,
     /// The file in the state whose records are all in the directory's file under way.
     complete: Option<u32>,
+    /// Since when records wait. Before the first look it is for ever, so that an instance that never lives as long as a
+    /// file publishes all the same.
+    waiting_since: Option<Timestamp>,
+    /// Octets of a record in the longest format, as they were in the last file.
+    octets_each: u64,
 }
 
 impl Exporter {
-    async fn step(&mut self, waiting: &[Partition]) -> Result<(), Error> {
-        self.app.store.lease(&attendance(self.writer), &self.owner, ATTENDED).await?;
+    async fn step(&mut self, waiting: &Waiting) -> Result<(), Error> {
+        self.attend().await?;
         let state = self.state().await?.0;
         self.bring_on(&state).await?;
-        if !waiting.is_empty() {
-            self.take(waiting).await?;
+        if let Some(number) = self.complete {
+            self.publish(number, Closure::Manual).await?;
         }
-        self.publish_if_full().await
+        if let Some(closure) = self.is_time(waiting) {
+            self.export(waiting.iter().copied().collect(), closure).await?;
+            self.waiting_since = None;
+        }
+        Ok(())
     }
 
-    async fn close(&mut self) -> Result<(), Error> {
+    /// Whether what waits is to come out now, and why.
+    fn is_time(&mut self, waiting: &Waiting) -> Option<Closure> {
+        let records = waiting.iter().map(|(_, records)| records).sum::<u64>();
+        if records == 0 {
+            self.waiting_since = None;
+            return None;
+        }
+        let now = self.app.shared.clock.now();
+        let since = *self.waiting_since.get_or_insert(now);
+        if records >= u64::from(self.settings.records_max) {
+            Some(Closure::Records)
+        } else if records.saturating_mul(self.octets_each) >= self.settings.bytes_max {
+            Some(Closure::Size)
+        } else {
+            (now >= since.after(self.settings.lives_for)).then_some(Closure::Age)
+        }
+    }
+
+    async fn attend(&self) -> Result<(), store::Error> {
+        self.app.store.lease(&attendance(self.writer), &self.owner, ATTENDED).await.map(drop)
+    }
+
+    /// Takes what waits into files and publishes each; `closure` is why the last one is closed.
+    async fn export(&mut self, mut waiting: VecDeque<(Partition, u64)>, closure: Closure) -> Result<(), Error> {
+        while !waiting.is_empty() {
+            self.attend().await?;
+            self.take(&mut waiting).await?;
+            let now = self.app.shared.clock.now();
+            let full = self.on_directory(move |directory| Ok(directory.is_full(now))).await?;
+            if let (Some(number), Some(full)) = (self.complete, full) {
+                self.publish(number, full).await?;
+            }
+        }
         match self.complete {
-            Some(number) => self.publish(number, Closure::Manual).await,
+            Some(number) => self.publish(number, closure).await,
             None => Ok(()),
         }
     }
@@ -206,81 +264,74 @@ impl Exporter {
         Ok(())
     }
 
-    /// Takes what waits, as far as a round goes.
-    async fn take(&mut self, waiting: &[Partition]) -> Result<(), Error> {
+    /// Takes some of what waits into the file under way, no more than fits into it.
+    async fn take(&mut self, waiting: &mut VecDeque<(Partition, u64)>) -> Result<(), Error> {
+        let (number, records, octets) =
+            self.on_directory(|directory| Ok((directory.number()?.0, directory.records(), directory.octets()))).await?;
+        let fits = self.settings.bytes_max.saturating_sub(octets) / self.octets_each;
+        let fits = fits.min(u64::from(self.settings.records_max.saturating_sub(records))).clamp(1, BATCH);
         let state = self.state().await?.0;
-        let mut taken = Vec::new();
-        let mut entries_left = ENTRIES_PER_ROUND;
-        for partition in waiting {
-            if entries_left == 0 {
-                break;
-            }
-            let after = state.taken_upto(*partition).cloned();
-            let limit = TAKEN_AT_ONCE.min(entries_left);
-            let entries = self.app.store.outbox(*partition, Queue::Records, after.as_ref(), limit).await?;
-            let Some((upto, _)) = entries.last() else { continue };
-            let records = self.records_of(&entries).await?.len();
-            entries_left -= entries.len();
-            taken.push(Taken {
-                partition: *partition,
-                after,
-                upto: upto.clone(),
-                records: u32::try_from(records).unwrap_or(u32::MAX),
-            });
-        }
+        let after = |partition| (partition, state.taken_upto(partition).cloned());
+        let batch = batch(waiting, fits).into_iter().map(|(partition, limit)| (after(partition), limit));
+        let next = batch.map(|((partition, after), limit)| self.next_of(partition, after, limit));
+        let found: Vec<_> = together(next, PARTITIONS_AT_ONCE).await?;
+        let (taken, records): (Vec<_>, Vec<_>) = found.into_iter().flatten().unzip();
         if taken.is_empty() {
             return Ok(());
         }
-        let number = self.on_directory(|directory| directory.number()).await?.0;
         let recording_nf = self.app.shared.instance_id.clone();
         let writer = self.writer;
         let segments = self.change(|state| state.take(writer, number, &recording_nf, &taken)).await?;
-        // Somebody else took some of them first; the next round sees what is left.
+        // Somebody else took some of them first; the next step sees what is left.
         let Some(segments) = segments else { return Ok(()) };
         // Until all of it is appended, the file is not complete: an error below has it written again.
         let was_complete = self.complete.take();
-        self.append_all(&segments, &recording_nf).await?;
+        let first_numbers = segments.iter().map(|segment| segment.first_number);
+        self.append(first_numbers.zip(records).collect(), &recording_nf).await?;
         self.complete = was_complete.or(Some(number));
+        let (records, octets) = self.on_directory(|directory| Ok((directory.records(), directory.octets()))).await?;
+        self.octets_each = octets.checked_div(u64::from(records)).unwrap_or(self.octets_each).max(1);
         Ok(())
+    }
+
+    /// The next entries of a partition, with their records.
+    async fn next_of(
+        &self,
+        partition: Partition,
+        after: Option<OutboxId>,
+        limit: usize,
+    ) -> Result<Option<(Taken, Vec<Cdr>)>, Error> {
+        let entries = self.app.store.outbox(partition, Queue::Records, after.as_ref(), limit).await?;
+        let Some((upto, _)) = entries.last() else { return Ok(None) };
+        let upto = upto.clone();
+        let records = self.records_of(&entries).await?;
+        let taken = Taken { partition, after, upto, records: u32::try_from(records.len()).unwrap_or(u32::MAX) };
+        Ok(Some((taken, records)))
     }
 
     async fn append_all(&self, segments: &[Segment], recording_nf: &str) -> Result<(), Error> {
         for segment in segments {
             let entries = self.entries_of(segment).await?;
-            let mut encoded = Vec::with_capacity(entries.len());
-            for (at, cdr) in self.records_of(&entries).await?.iter().enumerate() {
-                let number = segment.first_number.wrapping_add(u32::try_from(at).unwrap_or(u32::MAX));
-                encoded.push(self.encode(cdr, recording_nf, number));
-            }
-            let now = self.app.shared.clock.now();
-            self.on_directory(move |directory| encoded.iter().try_for_each(|record| directory.append(now, record)))
-                .await?;
+            let records = self.records_of(&entries).await?;
+            self.append(vec![(segment.first_number, records)], recording_nf).await?;
         }
         Ok(())
     }
 
-    /// The core splits records long before; one that is too long all the same is written without the blocks that were
-    /// kept verbatim, and said so, rather than leave a gap in the numbers.
-    fn encode(&self, cdr: &Cdr, recording_nf: &str, number: u32) -> crate::cdr_file::Encoded {
-        let directory = self.directory.lock().unwrap_or_else(PoisonError::into_inner);
-        let encode = |cdr: &Cdr| directory.encode(&Record { cdr, recording_nf, local_sequence_number: Some(number) });
-        encode(cdr).unwrap_or_else(|TooLong { octets }| {
-            tracing::error!(charging.r#ref = %cdr.reference, octets, "a record is too long; its blocks are left out");
-            let mut short = cdr.clone();
-            short.blocks.clear();
-            short.reports.clear();
-            short.usage.iter_mut().flat_map(|usage| &mut usage.containers).for_each(|one| one.others.clear());
-            encode(&short).unwrap_or_default()
-        })
-    }
-
-    async fn publish_if_full(&mut self) -> Result<(), Error> {
+    /// Appends rows of records, each with the number of its first one.
+    async fn append(&self, rows: Vec<(u32, Vec<Cdr>)>, recording_nf: &str) -> Result<(), Error> {
         let now = self.app.shared.clock.now();
-        let closure = self.on_directory(move |directory| Ok(directory.is_full(now))).await?;
-        match (self.complete, closure) {
-            (Some(number), Some(closure)) => self.publish(number, closure).await,
-            _ => Ok(()),
-        }
+        let recording_nf: Box<str> = recording_nf.into();
+        let append = move |directory: &mut Directory| {
+            for (first_number, records) in &rows {
+                for (at, cdr) in (0..).zip(records) {
+                    let encoded = encode(directory, cdr, &recording_nf, first_number.wrapping_add(at));
+                    directory.append(now, &encoded)?;
+                }
+            }
+            Ok(())
+        };
+        self.on_directory(append).await
     }
 
     async fn publish(&mut self, number: u32, closure: Closure) -> Result<(), Error> {
@@ -308,43 +359,45 @@ impl Exporter {
 
     /// The records are out: their journals may end, their entries go, the file is forgotten. Repeating it is harmless.
     async fn acknowledge(&self, file: &File) -> Result<(), Error> {
-        for segment in &file.segments {
-            let entries = self.entries_of(segment).await?;
-            let partition = Partition(segment.partition);
-            let mut number = segment.first_number;
-            for (_, bytes) in &entries {
-                if let Some((session, part)) = closed_record(bytes)? {
-                    let published = Published {
-                        part,
-                        local_record_sequence_number: number,
-                        file: format!("{}/{}", file.writer, file.number).into(),
-                    };
-                    if self.retire(&session, published).await? {
-                        number = number.wrapping_add(1);
-                        self.app.shared.metrics.cdrs.inc();
-                    }
-                }
-            }
-            let ids: Vec<OutboxId> = entries.into_iter().map(|(id, _)| id).collect();
-            self.app.store.acknowledge(partition, Queue::Records, &ids).await?;
-        }
+        let segments = stream::iter(&file.segments).map(Ok);
+        segments.try_for_each_concurrent(PARTITIONS_AT_ONCE, |segment| self.acknowledge_segment(file, segment)).await?;
         let (writer, number) = (file.writer, file.number);
         self.change(|state| state.forget(writer, number).then_some(())).await?;
         Ok(())
     }
 
-    /// Notes in the journal where the record is, and lets the journal end. Answers whether there is such a record.
-    async fn retire(&self, session: &ChargingDataRef, published: Published) -> Result<bool, Error> {
-        let Some(account) = self.app.shared.refs.account_of(session.as_str()) else { return Ok(false) };
-        let journal = self.app.session_journal(account, session).await?;
-        let Some(cdr) = Cdr::part(session, &journal, published.part) else { return Ok(false) };
-        if cdr.published.is_none() {
-            let is_closed = self.app.session(session).await?.is_none_or(|session| session.is_closed());
-            let entry = record::encode(&Entry::published(self.app.shared.clock.now(), published));
-            let lives_for = if is_closed { self.retention } else { WHILE_OPEN };
-            self.app.store.retire(account, session, Some(entry), lives_for).await?;
+    async fn acknowledge_segment(&self, file: &File, segment: &Segment) -> Result<(), Error> {
+        let entries = self.entries_of(segment).await?;
+        let mut closed = Vec::with_capacity(entries.len());
+        for (_, bytes) in &entries {
+            closed.extend(closed_record(bytes)?);
         }
-        Ok(true)
+        // An entry whose journal was gone got no number.
+        if closed.len() != usize::try_from(segment.records).unwrap_or(usize::MAX) {
+            let records = together(closed.iter().map(|one| self.record(one)), RECORDS_AT_ONCE).await?;
+            let mut records = records.iter();
+            closed.retain(|_| records.next().is_some_and(Option::is_some));
+        }
+        let name = format!("{}/{}", file.writer, file.number);
+        let numbers = (0..).map(|at| segment.first_number.wrapping_add(at));
+        let retired = numbers.zip(&closed).map(|(number, closed)| self.retire(closed, number, &name));
+        together(retired, RECORDS_AT_ONCE).await?;
+        self.app.shared.metrics.cdrs.inc_by(closed.len() as u64);
+        let ids: Vec<OutboxId> = entries.into_iter().map(|(id, _)| id).collect();
+        self.app.store.acknowledge(Partition(segment.partition), Queue::Records, &ids).await?;
+        Ok(())
+    }
+
+    /// Notes in the journal where the record is, and lets the journal end. Noting it again says the same.
+    async fn retire(&self, closed: &Closed, number: u32, file: &str) -> Result<(), Error> {
+        let Closed { session, part, has_ended } = closed;
+        let Some(account) = self.app.shared.refs.account_of(session.as_str()) else { return Ok(()) };
+        let has_ended = *has_ended || self.app.session(session).await?.is_none_or(|session| session.is_closed());
+        let lives_for = if has_ended { self.retention } else { WHILE_OPEN };
+        let published = Published { part: *part, local_record_sequence_number: number, file: file.into() };
+        let entry = record::encode(&Entry::published(self.app.shared.clock.now(), published));
+        self.app.store.retire(account, session, Some(entry), lives_for).await?;
+        Ok(())
     }
 
     async fn entries_of(&self, segment: &Segment) -> Result<Vec<(OutboxId, bytes::Bytes)>, Error> {
@@ -367,14 +420,19 @@ impl Exporter {
 
     /// The records that entries speak of, in their order.
     async fn records_of(&self, entries: &[(OutboxId, bytes::Bytes)]) -> Result<Vec<Cdr>, Error> {
-        let mut records = Vec::with_capacity(entries.len());
+        let mut closed = Vec::with_capacity(entries.len());
         for (_, bytes) in entries {
-            let Some((session, part)) = closed_record(bytes)? else { continue };
-            let Some(account) = self.app.shared.refs.account_of(session.as_str()) else { continue };
-            let journal = self.app.session_journal(account, &session).await?;
-            records.extend(Cdr::part(&session, &journal, part));
+            closed.extend(closed_record(bytes)?);
         }
-        Ok(records)
+        let records = together(closed.iter().map(|one| self.record(one)), RECORDS_AT_ONCE).await?;
+        Ok(records.into_iter().flatten().collect())
+    }
+
+    /// `None` when its journal has ended.
+    async fn record(&self, closed: &Closed) -> Result<Option<Cdr>, store::Error> {
+        let Some(account) = self.app.shared.refs.account_of(closed.session.as_str()) else { return Ok(None) };
+        let journal = self.app.session_journal(account, &closed.session).await?;
+        Ok(Cdr::part(&closed.session, &journal, closed.part))
     }
 
     async fn state(&self) -> Result<(ExportState, Version), store::Error> {
@@ -417,9 +475,60 @@ fn attendance(writer: Uuid) -> String {
     format!("records/{writer}")
 }
 
-fn closed_record(bytes: &[u8]) -> Result<Option<(ChargingDataRef, u32)>, store::Error> {
+/// A record that an entry of the outbox speaks of.
+struct Closed {
+    session: ChargingDataRef,
+    part: u32,
+    /// The session had ended when the record closed; else it may have since.
+    has_ended: bool,
+}
+
+fn closed_record(bytes: &[u8]) -> Result<Option<Closed>, store::Error> {
     Ok(match record::decode(bytes)? {
-        Outgoing::Record { session, part } => Some((session, part)),
+        Outgoing::Record { session, part, ended, .. } => Some(Closed { session, part, has_ended: ended }),
         Outgoing::Notify(_) | Outgoing::Credited { .. } => None,
+    })
+}
+
+/// Does calls to the store at once, `limit` of them; their answers come in the order of the calls.
+async fn together<T, E>(
+    calls: impl Iterator<Item = impl Future<Output = Result<T, E>>>,
+    limit: usize,
+) -> Result<Vec<T>, E> {
+    let calls: Vec<_> = calls.collect();
+    stream::iter(calls).buffered(limit).try_collect().await
+}
+
+/// The next partitions, and how many entries to take of each: together no more than `fits`. What is not taken of the last
+/// ones stays in front.
+fn batch(waiting: &mut VecDeque<(Partition, u64)>, fits: u64) -> Vec<(Partition, usize)> {
+    let mut batch = Vec::new();
+    let mut left = fits;
+    while left > 0
+        && let Some((partition, records)) = waiting.pop_front()
+    {
+        let limit = records.min(left).min(TAKEN_AT_ONCE as u64);
+        left -= limit;
+        batch.push((partition, usize::try_from(limit).unwrap_or(TAKEN_AT_ONCE)));
+        if records > limit {
+            waiting.push_front((partition, records - limit));
+            // Its next entries come after these.
+            break;
+        }
+    }
+    batch
+}
+
+/// The core splits records long before; one that is too long all the same is written without what was kept verbatim, and
+/// said so, rather than leave a gap in the numbers.
+fn encode(directory: &Directory, cdr: &Cdr, recording_nf: &str, number: u32) -> Encoded {
+    let encode = |cdr: &Cdr| directory.encode(&Record { cdr, recording_nf, local_sequence_number: Some(number) });
+    encode(cdr).unwrap_or_else(|TooLong { octets }| {
+        tracing::error!(charging.r#ref = %cdr.reference, octets, "a record is too long; its blocks are left out");
+        let mut short = cdr.clone();
+        short.blocks.clear();
+        short.reports.clear();
+        short.usage.iter_mut().flat_map(|usage| &mut usage.containers).for_each(|one| one.others.clear());
+        encode(&short).unwrap_or_default()
     })
 }

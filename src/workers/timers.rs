@@ -1,6 +1,7 @@
 //! Sessions that are due: claimed by moving their entries to the end of a lease, performed by an ordinary commit that
 //! moves or removes the entry. An instance that dies in between delays its claims by the lease and no more.
 
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use tokio::task::JoinSet;
 
 use crate::app::App;
@@ -15,11 +16,18 @@ const LEASE: Span = Span::from_secs(15);
 /// Entries claimed in one go.
 const CLAIMED_AT_ONCE: usize = 256;
 
-/// Commits under way at once.
-const UNDER_WAY_MAX: usize = 32;
+/// Partitions worked on at once, and commits under way in each: enough to keep a store busy that answers in a
+/// millisecond, and not so many that requests wait behind them.
+const PARTITIONS_AT_ONCE: usize = 8;
+const UNDER_WAY_MAX: usize = 8;
 
-/// Performs what is due in one partition.
-pub async fn fire(app: &App, partition: Partition) -> Result<(), store::Error> {
+/// Performs what is due in these partitions.
+pub async fn fire(app: &App, partitions: Vec<Partition>) -> Result<(), store::Error> {
+    let fired: Vec<_> = partitions.into_iter().map(|partition| fire_in(app, partition)).collect();
+    stream::iter(fired).buffer_unordered(PARTITIONS_AT_ONCE).try_collect().await
+}
+
+async fn fire_in(app: &App, partition: Partition) -> Result<(), store::Error> {
     loop {
         let now = app.shared.clock.now();
         let claimed = app.store.claim(partition, now, now.after(LEASE), CLAIMED_AT_ONCE).await?;

@@ -4,16 +4,20 @@ use std::path::Path;
 
 use axum::body::Body;
 use axum::http::Method;
+use nchf::cdr_file::directory::{self, Directory};
 use nchf::charging::time::Span;
 use nchf::clock::SystemClock;
 use nchf::config::Config;
 use nchf::notify::retry::RetryPolicy;
 use nchf::notify::{Notifier, policy::Allowed};
+use nchf::store::{Partition, Queue, ReferenceKind, Version, record};
 use nchf::workers::Workers;
+use nchf::workers::export_state::{ExportState, Taken};
 use nchf::workers::notifications::Notifications;
 use nchf::workers::records::Records;
 use nchf::workers::sweep::Sweep;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use crate::notify::stub::{Says, Stub};
 use crate::support::world::request;
@@ -63,7 +67,10 @@ impl Running {
 }
 
 fn records(world: &World, directory: &Path) -> Records {
-    let settings = Config::default().cdr_files();
+    records_with(world, directory, Config::default().cdr_files())
+}
+
+fn records_with(world: &World, directory: &Path, settings: directory::Settings) -> Records {
     Records::new(world.app.clone(), directory.to_owned(), settings, Span::from_secs(86_400)).unwrap()
 }
 
@@ -247,18 +254,24 @@ fn published(directory: &Path) -> Vec<Value> {
 }
 
 fn in_files(directory: &Path) -> Vec<Value> {
-    let mut records: Vec<Value> = Vec::new();
+    let mut records = files(directory).concat();
+    records.sort_by_key(|record| record["localRecordSequenceNumber"].as_u64().unwrap());
+    records
+}
+
+/// The records of each published file.
+fn files(directory: &Path) -> Vec<Vec<Value>> {
+    let mut files = Vec::new();
     for entry in std::fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|extension| extension == "jsonl")
             && !path.file_name().unwrap().to_str().unwrap().starts_with('.')
         {
             let text = std::fs::read_to_string(path).unwrap();
-            records.extend(text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()));
+            files.push(text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).collect());
         }
     }
-    records.sort_by_key(|record| record["localRecordSequenceNumber"].as_u64().unwrap());
-    records
+    files
 }
 
 impl Running {
@@ -276,12 +289,13 @@ impl Running {
 #[tokio::test]
 async fn closed_records_come_out_once_in_a_file_when_it_is_full() {
     let mut running = Running::new().await;
+    running.round().await;
     let mut expected = Vec::new();
     for subscriber in 1..=5 {
         expected.push(running.charge(subscriber).await);
     }
     running.round().await;
-    assert!(published(running.directory.path()).is_empty(), "the file is open");
+    assert!(published(running.directory.path()).is_empty(), "they wait for more");
     expected.push(running.charge(6).await);
     running.world.tick(900);
     running.round().await;
@@ -299,13 +313,57 @@ async fn closed_records_come_out_once_in_a_file_when_it_is_full() {
 }
 
 #[tokio::test]
-async fn a_process_that_ends_in_the_midst_of_a_file_leaves_its_records_to_the_next_one() {
+async fn what_the_process_before_left_waits_no_longer() {
     let mut running = Running::new().await;
     running.charge(1).await;
     running.round().await;
-    // The process is gone: its file under way and all it knew.
+    assert_eq!(published(running.directory.path()).len(), 1);
+}
+
+#[tokio::test]
+async fn a_file_has_no_more_records_than_it_may_have() {
+    let mut running = Running::new().await;
+    running.round().await;
+    for subscriber in [1, 9006, 9007, 9008, 2] {
+        running.charge(subscriber).await;
+    }
+    let settings = directory::Settings { records_max: 2, ..Config::default().cdr_files() };
+    let other = tempfile::tempdir().unwrap();
+    running.workers.records = records_with(&running.world, other.path(), settings);
+    running.round().await;
+    assert_eq!(published(other.path()).len(), 5);
+    let mut lengths: Vec<_> = files(other.path()).iter().map(Vec::len).collect();
+    lengths.sort_unstable();
+    assert_eq!(lengths, [1, 2, 2]);
+}
+
+impl Running {
+    /// As if `writer` had died in the midst of a file into which it had taken all that waits.
+    async fn die_in_the_midst_of_a_file(&self, writer: Uuid) {
+        let store = &self.world.app.store;
+        let mut state = ExportState::default();
+        let mut taken = Vec::new();
+        for partition in Partition::all() {
+            let entries = store.outbox(partition, Queue::Records, None, 100).await.unwrap();
+            let Some((upto, _)) = entries.last() else { continue };
+            let records = u32::try_from(entries.len()).unwrap();
+            taken.push(Taken { partition, after: None, upto: upto.clone(), records });
+        }
+        state.take(writer, 1, &self.world.app.shared.instance_id, &taken).unwrap();
+        let state = record::encode(&state);
+        store.put_reference(ReferenceKind::ExportState, "export", Version::ABSENT, Some(state)).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_process_that_ends_in_the_midst_of_a_file_leaves_its_records_to_the_next_one() {
+    let mut running = Running::new().await;
+    running.charge(1).await;
+    // The process is gone, and all it knew.
     let path = running.directory.path().to_owned();
     drop(std::mem::replace(&mut running.workers.records, records(&running.world, tempfile::tempdir().unwrap().path())));
+    let writer = Directory::open(&path, Config::default().cdr_files()).unwrap().writer();
+    running.die_in_the_midst_of_a_file(writer).await;
     running.workers.records = records(&running.world, &path);
     running.charge(2).await;
     running.round().await;
@@ -318,20 +376,22 @@ async fn a_process_that_ends_in_the_midst_of_a_file_leaves_its_records_to_the_ne
 async fn an_exporter_that_is_gone_for_good_is_replaced_by_another_directory() {
     let mut running = Running::new().await;
     running.charge(1).await;
-    running.round().await;
-    let other = tempfile::tempdir().unwrap();
-    running.workers.records = records(&running.world, other.path());
+    let gone = Uuid::new_v4();
+    running.world.app.store.lease(&format!("records/{gone}"), "it", Span::from_secs(30)).await.unwrap();
+    running.die_in_the_midst_of_a_file(gone).await;
     running.charge(2).await;
     running.round().await;
-    // The lease of the first directory ends.
+    let only_the_second: Vec<_> = in_files(running.directory.path());
+    assert_eq!(only_the_second.len(), 1, "the first is somebody's");
+    // The lease of the directory that is gone ends.
     running.world.tick(31);
     running.charge(3).await;
+    let path = running.directory.path().to_owned();
     running
-        .until("all come out in the second directory", async |world| {
+        .until("all come out", async |world| {
             world.tick(900);
-            in_files(other.path()).len() == 3
+            in_files(&path).len() == 3
         })
         .await;
-    published(other.path());
-    assert!(published(running.directory.path()).is_empty());
+    published(&path);
 }

@@ -15,8 +15,8 @@ use super::tables::{
 use crate::charging::ids::ChargingDataRef;
 use crate::charging::time::Timestamp;
 use crate::store::{
-    AccountKey, Document, Due, Indexed, JournalKey, List, Load, OutboxId, Page, Partition, Queue, ReferenceKind,
-    Snapshot, Version, Work,
+    AccountKey, COUNTED_MAX, Document, Due, Indexed, JournalKey, List, Load, OutboxId, Page, Partition, Queue,
+    ReferenceKind, Snapshot, Version, Work,
 };
 
 pub(super) struct View {
@@ -93,10 +93,10 @@ impl View {
             let found = Work {
                 partition,
                 due: !read_due(&timers, partition, now, 1)?.is_empty(),
-                records: entries_after(&records, partition, 0)?.next().is_some(),
-                notifications: entries_after(&notifications, partition, 0)?.next().is_some(),
+                records: waiting(&records, partition)?,
+                notifications: waiting(&notifications, partition)?,
             };
-            if found.due || found.records || found.notifications {
+            if found.is_any() {
                 work.push(found);
             }
         }
@@ -305,6 +305,15 @@ fn entries_after<'t>(
 ) -> Result<redb::Range<'t, &'static [u8; 10], &'static [u8]>, redb::Error> {
     let (first, last) = (tables::outbox_key(partition, after), tables::outbox_key(partition, u64::MAX));
     Ok(outbox.range::<&[u8; 10]>((Bound::Excluded(&first), Bound::Included(&last)))?)
+}
+
+/// How many entries wait, as far as a look counts.
+fn waiting(
+    outbox: &impl ReadableTable<&'static [u8; 10], &'static [u8]>,
+    partition: Partition,
+) -> Result<u64, redb::Error> {
+    let counted = entries_after(outbox, partition, 0)?.take(COUNTED_MAX);
+    Ok(counted.count() as u64)
 }
 
 fn text(bytes: &[u8]) -> Result<&str, redb::Error> {

@@ -411,9 +411,10 @@ impl Store for RedisStore {
                 for (partition, waiting) in partitions.iter().zip(waiting.chunks(3)) {
                     let [due, records, notifications] = waiting else { continue };
                     let [due, records, notifications] =
-                        [due, records, notifications].map(|count| *count != Value::Int(0));
-                    if due || records || notifications {
-                        work.push(Work { partition: *partition, due, records, notifications });
+                        [reply::count(due)?, reply::count(records)?, reply::count(notifications)?];
+                    let found = Work { partition: *partition, due: due > 0, records, notifications };
+                    if found.is_any() {
+                        work.push(found);
                     }
                 }
             }

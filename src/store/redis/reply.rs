@@ -30,6 +30,13 @@ pub fn time(score: &str) -> Result<Timestamp, Error> {
     score.parse().map(Timestamp::from_millis).map_err(|_| Error::corrupt(format!("a timer at {score}")))
 }
 
+pub fn count(value: &Value) -> Result<u64, Error> {
+    match value {
+        Value::Int(count) => u64::try_from(*count).map_err(|_| Error::corrupt("a count below nothing")),
+        _ => Err(Error::corrupt("a count of another shape")),
+    }
+}
+
 pub fn outbox_entry(value: Value) -> Result<(OutboxId, Bytes), Error> {
     let unreadable = || Error::corrupt("an outbox entry of another shape");
     let mut entry = array(value)?.into_iter();

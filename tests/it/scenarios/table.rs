@@ -304,7 +304,7 @@ impl Player {
 
     fn outgoing(&self, outgoing: &Outgoing) -> String {
         match outgoing {
-            Outgoing::Record { session, part } => format!("record {}/{part}", self.name_of(session)),
+            Outgoing::Record { session, part, .. } => format!("record {}/{part}", self.name_of(session)),
             Outgoing::Notify(notification) => {
                 let name = self.name_of(&notification.session);
                 match &notification.kind {

@@ -287,7 +287,7 @@ impl World {
     /// Each record that closed is announced once, and can be read from the journal as it is now.
     fn check_records(&mut self) {
         for outgoing in &self.last_outbox {
-            let Outgoing::Record { session, part } = outgoing else { continue };
+            let Outgoing::Record { session, part, .. } = outgoing else { continue };
             let record = Cdr::part(session, &self.journals[session], *part).expect("an announced record has closed");
             let announced = self.closed.entry(session.clone()).or_default();
             assert_eq!(usize::try_from(*part).unwrap(), announced.len(), "records are announced in order");

@@ -609,29 +609,30 @@ pub async fn a_look_finds_what_waits_and_nothing_else(place: &dyn Place) {
     let all: Vec<Partition> = Partition::all().collect();
     let due = arm(&*store, account(3), &[(1, 10)]).await;
     arm(&*store, account(900), &[(1, 20)]).await;
-    store.commit(&sends(account(900), Queue::Records, &[Bytes::from("a")])).await.unwrap();
+    store.commit(&sends(account(900), Queue::Records, &[Bytes::from("a"), Bytes::from("b")])).await.unwrap();
     store.commit(&sends(account(64), Queue::Notifications, &[Bytes::from("a")])).await.unwrap();
     store.commit(&sends(account(1023), Queue::Records, &[Bytes::from("a")])).await.unwrap();
     let work =
         |partition, due, records, notifications| Work { partition: Partition(partition), due, records, notifications };
-    let rest = [work(64, false, false, true), work(900, false, true, false), work(1023, false, true, false)];
+    let rest = [work(64, false, 0, 1), work(900, false, 2, 0), work(1023, false, 1, 0)];
     assert_eq!(store.look(&all, at(9)).await.unwrap(), rest);
     let now = store.look(&all, at(10)).await.unwrap();
-    assert_eq!((now[0], &now[1..]), (work(3, true, false, false), &rest[..]));
-    assert_eq!(store.look(&all, at(20)).await.unwrap()[2], work(900, true, true, false));
+    assert_eq!((now[0], &now[1..]), (work(3, true, 0, 0), &rest[..]));
+    assert_eq!(store.look(&all, at(20)).await.unwrap()[2], work(900, true, 2, 0));
 
     // In the order they were asked for, and only those.
     let some = store.look(&[1023, 5, 3].map(Partition), at(10)).await.unwrap();
-    assert_eq!(some, [work(1023, false, true, false), work(3, true, false, false)]);
+    assert_eq!(some, [work(1023, false, 1, 0), work(3, true, 0, 0)]);
     assert!(store.look(&[], at(10)).await.unwrap().is_empty());
 
     // What is claimed or acknowledged waits no more.
     assert_eq!(store.claim(Partition(3), at(10), at(500), 10).await.unwrap(), due);
     for partition in [900, 1023].map(Partition) {
-        let (id, _) = store.outbox(partition, Queue::Records, None, 1).await.unwrap().remove(0);
-        store.acknowledge(partition, Queue::Records, &[id]).await.unwrap();
+        for (id, _) in store.outbox(partition, Queue::Records, None, 2).await.unwrap() {
+            store.acknowledge(partition, Queue::Records, &[id]).await.unwrap();
+        }
     }
-    assert_eq!(store.look(&all, at(10)).await.unwrap(), [work(64, false, false, true)]);
+    assert_eq!(store.look(&all, at(10)).await.unwrap(), [work(64, false, 0, 1)]);
 }
 
 pub async fn a_lease_is_for_whoever_comes_first(place: &dyn Place) {
