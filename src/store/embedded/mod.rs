@@ -304,6 +304,10 @@ impl Store for EmbeddedStore {
         self.read(|view| view.scan(cursor, limit, self.0.clock.now()))
     }
 
+    async fn accounts(&self, cursor: Option<&str>, limit: usize) -> Result<Page, Error> {
+        self.read(|view| view.accounts(cursor, limit))
+    }
+
     async fn indexes(&self, account: AccountKey, key: &ChargingDataRef) -> Result<Indexed, Error> {
         self.read(|view| view.indexes(account, key))
     }
