@@ -155,8 +155,13 @@ impl Workload {
         let ends = jiff::Timestamp::from_millisecond(self.clock.now().millis() + 1_800_000).unwrap().to_string();
         let credit = json!({ "balanceId": "promotion", "amount": "1", "reference": "r1", "expiresAt": ends });
         self.world.post("/admin/v1/accounts/demo-0004/credits", &credit).await.expect(201);
+        self.world.post("/admin/v1/accounts/demo-0007/credits", &credit).await.expect(201);
         let session = self.open(4, json!({})).await;
         self.world.tick(3600 + 60);
+        // Refused, so it leaves no entry, although something has expired by now.
+        let mut barred = event(7);
+        barred["multipleUnitUsage"][0]["ratingGroup"] = json!(60);
+        self.world.create(&barred).await.expect(201);
         self.round().await;
         self.update(&session, 4, 2, 2_000_000, json!({})).await;
         self.release(&session, 4, 3, 0).await;
