@@ -356,6 +356,11 @@ impl Exporter {
             let Some((last, _)) = page.last() else { return Ok(found) };
             after = Some(last.clone());
             for (id, bytes) in page {
+                // The last one may be acknowledged already, before a crash or by another exporter; what comes after it
+                // is in another file or in none.
+                if id > segment.upto {
+                    return Ok(found);
+                }
                 let is_last = id == segment.upto;
                 found.push((id, bytes));
                 if is_last {

@@ -9,7 +9,9 @@ use nchf::clock::SystemClock;
 use nchf::config::Config;
 use nchf::notify::retry::RetryPolicy;
 use nchf::notify::{Notifier, policy::Allowed};
+use nchf::store::{ReferenceKind, record};
 use nchf::workers::Workers;
+use nchf::workers::export_state::ExportState;
 use nchf::workers::notifications::Notifications;
 use nchf::workers::records::Records;
 use nchf::workers::sweep::Sweep;
@@ -312,6 +314,39 @@ async fn a_process_that_ends_in_the_midst_of_a_file_leaves_its_records_to_the_ne
     running.world.tick(900);
     running.round().await;
     assert_eq!(published(&path).len(), 2);
+}
+
+#[tokio::test]
+async fn a_file_that_is_acknowledged_again_takes_nothing_along_that_came_after_it() {
+    let mut running = Running::new().await;
+    let store = std::sync::Arc::clone(&running.world.app.store);
+    let state = async || {
+        let document = store.reference(ReferenceKind::ExportState, "export").await.unwrap().unwrap();
+        (record::decode::<ExportState>(&document.bytes).unwrap(), document.version)
+    };
+    running.charge(1).await;
+    running.round().await;
+    // As a process leaves it that ends before it forgets the file, or as another exporter has read it.
+    let mut out = state().await.0;
+    let (writer, number) = (out.files()[0].writer, out.files()[0].number);
+    assert!(out.announce(writer, number) && out.published(writer, number));
+    running.world.tick(900);
+    running.round().await;
+    assert_eq!(published(running.directory.path()).len(), 1);
+
+    let mut create = asks(7, "http://127.0.0.1:9/");
+    create["pDUSessionChargingInformation"] = json!({ "pduSessionInformation": { "pduSessionID": 7, "dnnId": "x" } });
+    let created = running.world.create(&create).await;
+    running.world.release(&created, &request(8, json!({ "subscriberIdentifier": null }))).await.expect(204);
+    let version = state().await.1;
+    let again = Some(record::encode(&out));
+    store.put_reference(ReferenceKind::ExportState, "export", version, again).await.unwrap();
+    running.round().await;
+    running.world.tick(900);
+    running.round().await;
+    let records = published(running.directory.path());
+    assert_eq!(records.len(), 2);
+    assert_eq!(records[1]["ref"], created.reference());
 }
 
 #[tokio::test]
