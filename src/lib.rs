@@ -6,6 +6,7 @@
 //! [`serve`] (how the parts become a running instance). `ARCHITECTURE.md` has the map and the invariants.
 
 pub mod app;
+pub mod audit;
 pub mod bench;
 pub mod cdr_file;
 pub mod charging;

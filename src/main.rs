@@ -5,9 +5,11 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
+use nchf::charging::time::Span;
+use nchf::clock::{Clock, SystemClock};
 use nchf::config::{Config, Overrides, StoreUrl};
 use nchf::serve::{self, Instance};
-use nchf::{bench, http, telemetry};
+use nchf::{audit, bench, http, telemetry};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -28,6 +30,17 @@ enum Command {
     Migrate {
         #[command(subcommand)]
         step: Migrate,
+        #[command(flatten)]
+        settings: Settings,
+    },
+    /// Proves conservation over a store and its record files, and prints each violated rule; exit status 1 if any is. An
+    /// embedded store must not be in use.
+    Audit {
+        /// Further directories of record files, besides that of --cdr-dir: one for each instance.
+        directories: Vec<PathBuf>,
+        /// One JSON object instead of lines.
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         settings: Settings,
     },
@@ -137,6 +150,9 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             runtime()?.block_on(serve(&config))
         }
         Command::Migrate { step, settings } => runtime()?.block_on(migrate(step, &settings.load()?)),
+        Command::Audit { directories, json, settings } => {
+            runtime()?.block_on(audit(&settings.load()?, directories, json))
+        }
         Command::Bench(args) => {
             println!("{}", bench::run(&args)?);
             Ok(ExitCode::SUCCESS)
@@ -210,6 +226,24 @@ async fn migrate(step: Migrate, config: &Config) -> anyhow::Result<ExitCode> {
         Migrate::Verify => migrations.verify().await?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+async fn audit(config: &Config, further: Vec<PathBuf>, json: bool) -> anyhow::Result<ExitCode> {
+    let store = serve::open_to_read(config).await?;
+    // Where the files of all instances are collected elsewhere, the one that this machine would write to may be missing.
+    let own = Some(config.cdr_dir.clone()).filter(|own| further.is_empty() || own.exists());
+    let settings = audit::Settings {
+        now: SystemClock.now(),
+        retention: Span::from_secs(config.cdr.retention_secs),
+        directories: own.into_iter().chain(further).collect(),
+    };
+    let report = audit::audit(&*store, &settings).await?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        print!("{report}");
+    }
+    Ok(if report.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// A hand-written HTTP/1.1 request, so that a container needs no other program for its health check.

@@ -1,6 +1,7 @@
 //! The composition root: from a configuration to a running instance, and to its end.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -180,9 +181,7 @@ impl Opener {
     fn new(config: &Config) -> anyhow::Result<Self> {
         Ok(match config.store_url()? {
             StoreUrl::Embedded(directory) => {
-                let settings =
-                    embedded::Settings { durability: config.durability(), ..embedded::Settings::at(directory) };
-                let opened = EmbeddedStore::open(&settings, Arc::new(SystemClock));
+                let opened = EmbeddedStore::open(&embedded_settings(config, directory), Arc::new(SystemClock));
                 Self::Embedded(opened.map_err(|error| anyhow::anyhow!(error.into_reason()))?)
             }
             StoreUrl::Redis(url) => Self::Redis(Arc::new(redis_settings(config, url))),
@@ -200,6 +199,33 @@ impl Opener {
             }
         })
     }
+}
+
+/// The configured store as it is, for a program that only reads it: nothing is created or migrated.
+///
+/// # Errors
+///
+/// What an operator can mend, in a sentence.
+pub async fn open_to_read(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
+    match config.store_url()? {
+        StoreUrl::Embedded(directory) => {
+            anyhow::ensure!(EmbeddedStore::is_in(&directory), "there is no store in {}", directory.display());
+            let opened = EmbeddedStore::open(&embedded_settings(config, directory), Arc::new(SystemClock));
+            Ok(Arc::new(opened.map_err(|error| {
+                let is_damaged = matches!(error, store::Error::Corrupt(_));
+                let advice = if is_damaged { "" } else { "; stop it, or use a snapshot of the directory" };
+                anyhow::anyhow!("{}{advice}", error.into_reason())
+            })?))
+        }
+        StoreUrl::Redis(url) => {
+            let settings = redis::Settings { migrate: false, ..redis_settings(config, url) };
+            Opener::Redis(Arc::new(settings)).open().await
+        }
+    }
+}
+
+fn embedded_settings(config: &Config, directory: PathBuf) -> embedded::Settings {
+    embedded::Settings { durability: config.durability(), ..embedded::Settings::at(directory) }
 }
 
 /// How the configuration wants Redis to be used.

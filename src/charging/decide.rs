@@ -130,6 +130,7 @@ fn open(context: &Context<'_>, account: Option<Account>, create: Create<'_>) -> 
     };
     let pdu_session = create.pdu_session.filter(|_| one_time.is_none());
     let session = new_session(context, service, subscriber, reference.clone(), invocation, pdu_session);
+    let untouched = one_time.is_some().then(|| account.clone());
     let mut work = Work::start(context, account, session);
     let old = superseded.map(|old| work.close_other(old, ClosingCause::Superseded));
     let settled = work.settle(invocation, Settling::Usual(one_time))?;
@@ -153,6 +154,10 @@ fn open(context: &Context<'_>, account: Option<Account>, create: Create<'_>) -> 
         let is_refused = !answer.results.is_empty() && !answer.results.iter().any(took_place);
         worth_a_record = one_time != Some(OneTime::Immediate) || !settled.reported.is_empty() || !is_refused;
         listing = if worth_a_record { Listed::Closed } else { Listed::Keep };
+        // Without an entry nothing may move, not even what has expired: the next entry takes it out of the balances.
+        if let Some(untouched) = untouched.filter(|_| !worth_a_record && old.is_none()) {
+            work.account = untouched;
+        }
     }
     let invoked = work.record(Operation::Create, invocation, 0, settled.reported, &answer);
     let event = Event::Opened { header: Box::new(header), invocation: Box::new(invoked) };

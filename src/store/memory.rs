@@ -221,6 +221,12 @@ impl Store for MemoryStore {
         Ok(page(all, cursor, limit))
     }
 
+    async fn accounts(&self, cursor: Option<&str>, limit: usize) -> Result<Page, Error> {
+        let kept = self.kept();
+        let keys = kept.homes.values().flat_map(|home| home.accounts.keys().map(ToString::to_string));
+        Ok(page(keys.map(|key| (key.clone(), key.into())).collect(), cursor, limit))
+    }
+
     async fn indexes(&self, account: AccountKey, key: &ChargingDataRef) -> Result<Indexed, Error> {
         let mut kept = self.kept();
         let home = kept.home(account.partition());
@@ -298,6 +304,10 @@ impl Store for MemoryStore {
             }
             List::ClosedSessionsOf(account) => {
                 kept.home(account.partition()).listed(now, |of, listing| closed(listing).filter(|_| of == *account))
+            }
+            List::Timers(partition) => {
+                let timers = kept.home(*partition).timers.iter();
+                timers.map(|(key, at)| (place_in_time(*at, key), key.as_str().into())).collect()
             }
         };
         Ok(page(all, cursor, limit))
@@ -431,11 +441,10 @@ impl Home {
         now: Timestamp,
         since: impl Fn(AccountKey, Listing) -> Option<Timestamp>,
     ) -> BTreeMap<String, Box<str>> {
-        let position = |at: Timestamp, key: &ChargingDataRef| format!("{:016x}.{key}", sortable(at));
         let of = |(key, (account, listing)): (&ChargingDataRef, &(AccountKey, Listing))| {
             let is_over = closed(*listing).is_some() && self.journal_has_ended(now, *account, key);
             let at = since(*account, *listing).filter(|_| !is_over)?;
-            Some((position(at, key), key.as_str().into()))
+            Some((place_in_time(at, key), key.as_str().into()))
         };
         self.listed.iter().filter_map(of).collect()
     }
@@ -466,6 +475,11 @@ fn closed(listing: Listing) -> Option<Timestamp> {
         Listing::Closed(at) => Some(at),
         Listing::Open(_) | Listing::Keep => None,
     }
+}
+
+/// A position in a listing in the order of time.
+fn place_in_time(at: Timestamp, key: &ChargingDataRef) -> String {
+    format!("{:016x}.{key}", sortable(at))
 }
 
 /// Times before 1970 are negative; with the sign bit turned over, their digits sort as they do.

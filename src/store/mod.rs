@@ -216,6 +216,9 @@ pub enum List {
     OpenSessionsOf(AccountKey),
     /// References of the closed sessions of one account whose journals are kept, in the order of their closing.
     ClosedSessionsOf(AccountKey),
+    /// References of the sessions with a timer entry in one partition, those first that are due first. An entry that is
+    /// moved meanwhile may be seen twice, or not at all.
+    Timers(Partition),
 }
 
 /// One page of a listing. `next` continues it, even when its items are gone by then; `None` on the last page.
@@ -371,6 +374,9 @@ pub trait Store: Send + Sync + 'static {
     /// is about how much one page looks through: a page may be short or empty, and the last one is still the one
     /// without `next`.
     async fn scan(&self, cursor: Option<&str>, limit: usize) -> Result<Page, Error>;
+
+    /// Keys of the accounts that have a document, as [`AccountKey::parse`] reads them; else as [`Store::scan`].
+    async fn accounts(&self, cursor: Option<&str>, limit: usize) -> Result<Page, Error>;
 
     /// What names a session in its partition's timers and among its account's open sessions. An ordinary commit repairs
     /// what is missing or left over while there is a document.

@@ -21,6 +21,12 @@ impl AccountKey {
     pub fn partition(self) -> Partition {
         Partition(u16::try_from(self.0 % u64::from(PARTITIONS)).expect("below PARTITIONS, which is a u16"))
     }
+
+    /// Reads what the key is shown as; `None` for any other text.
+    pub fn parse(text: &str) -> Option<Self> {
+        let key = u64::from_str_radix(text, 16).ok().map(Self)?;
+        (key.to_string() == text).then_some(key)
+    }
 }
 
 /// Sixteen hexadecimal digits: what stands in key names.
@@ -208,6 +214,16 @@ mod tests {
         assert_eq!(key.to_string(), "0021112769bc86a6");
         assert_eq!(key.partition(), Partition(678));
         assert_eq!(codec().mint(key, [7; 12]).as_str(), "0w3ge1r70w3ge1r70w3z5ej4fk8ty81htpa2ex8m");
+    }
+
+    #[test]
+    fn an_accounts_key_reads_as_it_is_shown_and_nothing_else_does() {
+        for key in [0, 0x0021_1127_69bc_86a6, u64::MAX].map(AccountKey) {
+            assert_eq!(AccountKey::parse(&key.to_string()), Some(key));
+        }
+        for text in ["", "0", "+021112769bc86a6", "0021112769BC86A6", "0021112769bc86a60", "x021112769bc86a6"] {
+            assert_eq!(AccountKey::parse(text), None, "{text:?}");
+        }
     }
 
     #[test]

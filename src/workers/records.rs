@@ -372,8 +372,13 @@ impl Exporter {
         for (_, bytes) in &entries {
             closed.extend(closed_record(bytes)?);
         }
+        let records = usize::try_from(segment.records).unwrap_or(usize::MAX);
+        // Entries go after all that is to be noted is noted: where some are gone, the rest only has to follow them.
+        if closed.len() < records {
+            closed.clear();
+        }
         // An entry whose journal was gone got no number.
-        if closed.len() != usize::try_from(segment.records).unwrap_or(usize::MAX) {
+        if closed.len() > records {
             let records = together(closed.iter().map(|one| self.record(one)), RECORDS_AT_ONCE).await?;
             let mut records = records.iter();
             closed.retain(|_| records.next().is_some_and(Option::is_some));
@@ -409,6 +414,11 @@ impl Exporter {
             let Some((last, _)) = page.last() else { return Ok(found) };
             after = Some(last.clone());
             for (id, bytes) in page {
+                // The last one may be acknowledged already, before a crash or by another exporter; what comes after it
+                // is in another file or in none.
+                if id > segment.upto {
+                    return Ok(found);
+                }
                 let is_last = id == segment.upto;
                 found.push((id, bytes));
                 if is_last {

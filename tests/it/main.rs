@@ -1,6 +1,7 @@
 //! The integration tests: one binary, so that they link once.
 
 mod admin;
+mod audit;
 mod cdr_file;
 mod nchf;
 mod notify;

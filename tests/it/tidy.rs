@@ -19,6 +19,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("transact", &["app", "charging", "store"]),
     ("demo", &["app", "charging", "transact"]),
     ("http", &["app", "cdr_file", "charging", "config", "ledger", "store", "telemetry", "transact"]),
+    ("audit", &["charging", "store"]),
     ("bench", &["charging", "clock"]),
     ("workers", &["app", "cdr_file", "charging", "notify", "store", "telemetry", "transact"]),
     ("serve", &["app", "cdr_file", "charging", "clock", "config", "demo", "http", "notify", "store", "workers"]),
@@ -105,6 +106,20 @@ fn imports_follow_the_arrows() {
                 wrong.push(format!("{name} imports {imported}"));
             }
         }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// What the core decides with. An audit that used any of it would make the same mistakes.
+const RULES: &[&str] =
+    &["decide", "explain", "grant", "maintain", "operator", "parts", "rating", "replay", "settle", "tariff", "work"];
+
+#[test]
+fn the_audit_shares_no_rule_with_the_core() {
+    let mut wrong = Vec::new();
+    for Source { name, code } in sources().iter().filter(|source| source.name.starts_with("audit/")) {
+        let named = named_after(code, "charging::");
+        wrong.extend(RULES.iter().filter(|rule| named.contains(**rule)).map(|rule| format!("{name} imports {rule}")));
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
 }

@@ -338,8 +338,8 @@ async fn a_file_has_no_more_records_than_it_may_have() {
 }
 
 impl Running {
-    /// As if `writer` had died in the midst of a file into which it had taken all that waits.
-    async fn die_in_the_midst_of_a_file(&self, writer: Uuid) {
+    /// What a writer that has taken all that waits into its first file knows.
+    async fn all_taken_by(&self, writer: Uuid) -> ExportState {
         let store = &self.world.app.store;
         let mut state = ExportState::default();
         let mut taken = Vec::new();
@@ -350,8 +350,16 @@ impl Running {
             taken.push(Taken { partition, after: None, upto: upto.clone(), records });
         }
         state.take(writer, 1, &self.world.app.shared.instance_id, &taken).unwrap();
-        let state = record::encode(&state);
-        store.put_reference(ReferenceKind::ExportState, "export", Version::ABSENT, Some(state)).await.unwrap();
+        state
+    }
+
+    /// Goes on as if `state` were the truth about files.
+    async fn believe(&self, state: &ExportState) {
+        let store = &self.world.app.store;
+        let known = store.reference(ReferenceKind::ExportState, "export").await.unwrap();
+        let version = known.map_or(Version::ABSENT, |document| document.version);
+        let state = Some(record::encode(state));
+        store.put_reference(ReferenceKind::ExportState, "export", version, state).await.unwrap();
     }
 }
 
@@ -363,7 +371,7 @@ async fn a_process_that_ends_in_the_midst_of_a_file_leaves_its_records_to_the_ne
     let path = running.directory.path().to_owned();
     drop(std::mem::replace(&mut running.workers.records, records(&running.world, tempfile::tempdir().unwrap().path())));
     let writer = Directory::open(&path, Config::default().cdr_files()).unwrap().writer();
-    running.die_in_the_midst_of_a_file(writer).await;
+    running.believe(&running.all_taken_by(writer).await).await;
     running.workers.records = records(&running.world, &path);
     running.charge(2).await;
     running.round().await;
@@ -373,12 +381,39 @@ async fn a_process_that_ends_in_the_midst_of_a_file_leaves_its_records_to_the_ne
 }
 
 #[tokio::test]
+async fn a_file_that_is_acknowledged_again_takes_nothing_along_that_came_after_it() {
+    let mut running = Running::new().await;
+    running.charge(1).await;
+    let path = running.directory.path().to_owned();
+    drop(std::mem::replace(&mut running.workers.records, records(&running.world, tempfile::tempdir().unwrap().path())));
+    let writer = Directory::open(&path, Config::default().cdr_files()).unwrap().writer();
+    running.workers.records = records(&running.world, &path);
+    // As a process leaves it that ends before it forgets the file, or as another exporter has read it.
+    let mut out = running.all_taken_by(writer).await;
+    assert!(out.announce(writer, 1) && out.published(writer, 1));
+    running.round().await;
+    assert_eq!(published(running.directory.path()).len(), 1);
+
+    let mut create = asks(7, "http://127.0.0.1:9/");
+    create["pDUSessionChargingInformation"] = json!({ "pduSessionInformation": { "pduSessionID": 7, "dnnId": "x" } });
+    let created = running.world.create(&create).await;
+    running.world.release(&created, &request(8, json!({ "subscriberIdentifier": null }))).await.expect(204);
+    running.believe(&out).await;
+    running.round().await;
+    running.world.tick(900);
+    running.round().await;
+    let records = published(running.directory.path());
+    assert_eq!(records.len(), 2);
+    assert_eq!(records[1]["ref"], created.reference());
+}
+
+#[tokio::test]
 async fn an_exporter_that_is_gone_for_good_is_replaced_by_another_directory() {
     let mut running = Running::new().await;
     running.charge(1).await;
     let gone = Uuid::new_v4();
     running.world.app.store.lease(&format!("records/{gone}"), "it", Span::from_secs(30)).await.unwrap();
-    running.die_in_the_midst_of_a_file(gone).await;
+    running.believe(&running.all_taken_by(gone).await).await;
     running.charge(2).await;
     running.round().await;
     let only_the_second: Vec<_> = in_files(running.directory.path());

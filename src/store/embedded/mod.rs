@@ -22,7 +22,7 @@
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -145,6 +145,11 @@ impl EmbeddedStore {
     /// verified, which is the whole file after a crash, and at every start while it is small.
     pub fn open(settings: &Settings, clock: Arc<dyn Clock>) -> Result<Self, Error> {
         open::directory(settings, clock)
+    }
+
+    /// Whether there is a store in a directory, which [`EmbeddedStore::open`] would else make.
+    pub fn is_in(directory: &Path) -> bool {
+        open::file(directory).is_file()
     }
 
     /// Waits until the store has stopped by itself, which it does at the first error of its disk, and says why. The
@@ -302,6 +307,10 @@ impl Store for EmbeddedStore {
 
     async fn scan(&self, cursor: Option<&str>, limit: usize) -> Result<Page, Error> {
         self.read(|view| view.scan(cursor, limit, self.0.clock.now()))
+    }
+
+    async fn accounts(&self, cursor: Option<&str>, limit: usize) -> Result<Page, Error> {
+        self.read(|view| view.accounts(cursor, limit))
     }
 
     async fn indexes(&self, account: AccountKey, key: &ChargingDataRef) -> Result<Indexed, Error> {

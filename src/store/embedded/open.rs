@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 
 use redb::backends::FileBackend;
@@ -38,7 +38,7 @@ pub(super) fn directory(settings: &Settings, clock: Arc<dyn Clock>) -> Result<Em
         Error::unavailable(Applied::No, format_args!("cannot {doing} {}: {error}", directory.display()))
     };
     create_directory(directory).map_err(|error| refused("create the store's directory", error))?;
-    let path = directory.join(FILE);
+    let path = file(directory);
     if !path.exists() {
         create_file(&path).map_err(|error| opening(error, directory))?;
         sync_directory(directory).map_err(|error| refused("sync", error))?;
@@ -47,6 +47,11 @@ pub(super) fn directory(settings: &Settings, clock: Arc<dyn Clock>) -> Result<Em
     let file = file.map_err(|error| refused("open the store in", error))?;
     let backend = FileBackend::new(file).map_err(|error| opening(error.into(), directory))?;
     backend_of(backend, settings, clock)
+}
+
+/// The one file of the store in a directory.
+pub(super) fn file(directory: &Path) -> PathBuf {
+    directory.join(FILE)
 }
 
 /// Makes a whole new store under another name and gives it its own only then: the engine cannot open a file whose

@@ -119,8 +119,32 @@ impl View {
         Ok(entries)
     }
 
-    /// A page looks through `limit` rows; a cursor is the last key that was looked at, in hexadecimal digits.
     pub(super) fn scan(&self, cursor: Option<&str>, limit: usize, now: Timestamp) -> Result<Page, redb::Error> {
+        self.walk(cursor, limit, |key, row| {
+            // An account's key has nothing behind the account.
+            let Some((_, session)) = key.split_first_chunk::<8>().filter(|(_, rest)| !rest.is_empty()) else {
+                return Ok(None);
+            };
+            let is_there = SessionRow::read(row)?.0.version_at(now) != Version::ABSENT;
+            Ok(if is_there { Some(text(session)?.into()) } else { None })
+        })
+    }
+
+    pub(super) fn accounts(&self, cursor: Option<&str>, limit: usize) -> Result<Page, redb::Error> {
+        self.walk(cursor, limit, |key, row| {
+            let is_there = key.len() == 8 && AccountRow::read(row)?.0.version != Version::ABSENT;
+            Ok(if is_there { Some(tables::account_of(key)?.to_string().into()) } else { None })
+        })
+    }
+
+    /// What `item` finds in the documents' rows. A page looks through `limit` of them; a cursor is the last key that was
+    /// looked at, in hexadecimal digits.
+    fn walk(
+        &self,
+        cursor: Option<&str>,
+        limit: usize,
+        item: impl Fn(&[u8], &[u8]) -> Result<Option<Box<str>>, redb::Error>,
+    ) -> Result<Page, redb::Error> {
         let first = match cursor.map(unhex) {
             None => Bound::Unbounded,
             Some(Some(last)) => Bound::Excluded(last),
@@ -134,13 +158,7 @@ impl View {
             let (key, row) = found?;
             last.clear();
             last.extend_from_slice(key.value());
-            // An account's key has nothing behind the account.
-            let Some((_, session)) = key.value().split_first_chunk::<8>().filter(|(_, rest)| !rest.is_empty()) else {
-                continue;
-            };
-            if SessionRow::read(row.value())?.0.version_at(now) != Version::ABSENT {
-                page.items.push(text(session)?.into());
-            }
+            page.items.extend(item(key.value(), row.value())?);
         }
         page.next = rows.next().transpose()?.map(|_| hex(&last).into());
         Ok(page)
@@ -189,6 +207,11 @@ impl View {
                 let end = after(&prefix);
                 self.listed(self.transaction.open_table(CLOSED_OF_ACCOUNT)?, prefix, end, 8, cursor, limit)
             }
+            List::Timers(partition) => {
+                let prefix = tables::partition_key(*partition).to_vec();
+                let end = after(&prefix);
+                self.listed(self.transaction.open_table(tables::TIMERS)?, prefix, end, 2, cursor, limit)
+            }
         }
     }
 
@@ -216,9 +239,9 @@ impl View {
 
     /// The references in the keys from `start` to before `end`, which have `prefix` bytes and a time before them. A
     /// cursor is the last key that was listed, in hexadecimal digits.
-    fn listed(
+    fn listed<V: redb::Value + 'static>(
         &self,
-        table: ReadOnlyTable<&'static [u8], ()>,
+        table: ReadOnlyTable<&'static [u8], V>,
         start: Vec<u8>,
         end: Option<Vec<u8>>,
         prefix: usize,
@@ -236,7 +259,7 @@ impl View {
         let mut page = Page::default();
         let mut last = Vec::new();
         for found in table.range::<&[u8]>((first, end))? {
-            let (key, ()) = found.map(|(key, _)| (key, ()))?;
+            let (key, _) = found?;
             if page.items.len() == limit {
                 page.next = Some(hex(&last).into());
                 break;

@@ -44,6 +44,9 @@ pub const MIGRATING: &str = "nchf:migrating";
 /// Finds all names that [`session`] makes, and some others (see [`session_in`]).
 pub const SESSIONS: &str = "nchf{*}s:*";
 
+/// Finds all names that [`account`] makes, and some others (see [`account_in`]).
+pub const ACCOUNTS: &str = "nchf{*}a:*";
+
 /// Number of homes of reference documents: enough to spread them over any cluster, few enough for a listing to ask all.
 pub const REFERENCE_HOMES: u16 = 64;
 
@@ -55,6 +58,12 @@ const SLOTS_PER_PARTITION: u16 = SLOTS / PARTITIONS;
 
 pub fn account(key: AccountKey) -> String {
     format!("nchf{{{}}}a:{key}", tag(key.partition()))
+}
+
+/// The account whose document has this name; `None` for a name of anything else.
+pub fn account_in(name: &str) -> Option<&str> {
+    let (_, rest) = name.strip_prefix("nchf{")?.split_once('}')?;
+    rest.strip_prefix("a:")
 }
 
 pub fn session(partition: Partition, key: &ChargingDataRef) -> String {
@@ -274,6 +283,16 @@ mod tests {
         let tricky = reference(ReferenceKind::TariffPlan, "x}s:y");
         for name in [session_journal(Partition(678), &of), timers(Partition(678)), tricky, String::new()] {
             assert_eq!(session_in(&name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn only_an_accounts_name_leads_to_an_account() {
+        let name = account(AccountKey(678));
+        assert_eq!(account_in(&name), Some("00000000000002a6"));
+        let tricky = reference(ReferenceKind::TariffPlan, "x}a:y");
+        for name in [account_journal(AccountKey(678)), timers(Partition(678)), tricky, String::new()] {
+            assert_eq!(account_in(&name), None, "{name}");
         }
     }
 

@@ -272,6 +272,27 @@ impl RedisStore {
         Ok(Page { items: ids, next })
     }
 
+    /// What `item` finds in the names that match a pattern.
+    async fn named(
+        &self,
+        pattern: &str,
+        item: fn(&str) -> Option<&str>,
+        cursor: Option<&str>,
+        limit: usize,
+    ) -> Result<Page, Error> {
+        // A cursor that no page ever gave continues nothing.
+        let Ok(cursor) = cursor.unwrap_or("0").parse::<u64>() else { return Ok(Page::default()) };
+        let mut scan = cmd("SCAN");
+        scan.arg(cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(limit.clamp(1, ANSWER_MAX));
+        let mut found = reply::array(self.links.aside(&scan).await?)?.into_iter();
+        let next = found.next().map(reply::text).transpose()?.filter(|next| **next != *"0");
+        let mut items = Vec::new();
+        for name in found.next().map_or(Ok(Vec::new()), reply::array)? {
+            items.extend(item(&reply::text(name)?).map(Box::from));
+        }
+        Ok(Page { items, next })
+    }
+
     /// The entries come in pieces, so that a long journal holds nobody up; it only grows, so the pieces fit.
     async fn read_list(&self, key: String) -> Result<Vec<Bytes>, Error> {
         let mut entries = Vec::new();
@@ -475,17 +496,11 @@ impl Store for RedisStore {
     }
 
     async fn scan(&self, cursor: Option<&str>, limit: usize) -> Result<Page, Error> {
-        // A cursor that no page ever gave continues nothing.
-        let Ok(cursor) = cursor.unwrap_or("0").parse::<u64>() else { return Ok(Page::default()) };
-        let mut scan = cmd("SCAN");
-        scan.arg(cursor).arg("MATCH").arg(keys::SESSIONS).arg("COUNT").arg(limit.clamp(1, ANSWER_MAX));
-        let mut found = reply::array(self.links.aside(&scan).await?)?.into_iter();
-        let next = found.next().map(reply::text).transpose()?.filter(|next| **next != *"0");
-        let mut items = Vec::new();
-        for name in found.next().map_or(Ok(Vec::new()), reply::array)? {
-            items.extend(keys::session_in(&reply::text(name)?).map(Box::from));
-        }
-        Ok(Page { items, next })
+        self.named(keys::SESSIONS, keys::session_in, cursor, limit).await
+    }
+
+    async fn accounts(&self, cursor: Option<&str>, limit: usize) -> Result<Page, Error> {
+        self.named(keys::ACCOUNTS, keys::account_in, cursor, limit).await
     }
 
     async fn indexes(&self, account: AccountKey, key: &ChargingDataRef) -> Result<Indexed, Error> {
@@ -539,6 +554,10 @@ impl Store for RedisStore {
             List::ClosedSessionsOf(account) => {
                 let key = keys::closed_of(*account);
                 self.links.in_time(self.list_closed(account.partition(), &key, cursor, limit)).await
+            }
+            List::Timers(partition) => {
+                let Some(position) = position(cursor.unwrap_or(BEFORE_ALL)) else { return Ok(Page::default()) };
+                Ok(page(self.after(keys::timers(*partition), position, limit).await?, limit))
             }
         }
     }

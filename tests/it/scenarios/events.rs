@@ -61,6 +61,24 @@ fn an_immediate_event_that_cannot_be_paid_changes_nothing_and_leaves_no_record()
 }
 
 #[test]
+fn a_refused_event_leaves_what_has_expired_to_the_next_entry() {
+    check(
+        "
+        credit bonus 2.00 until 18:00
+        now 18:00
+        create E #1 IEC rg60 ask 1x → rg60 END_USER_SERVICE_DENIED
+        balance bonus 2.00
+        cdrs E 0
+        tick 1s
+        create F #1 IEC rg30 ask 1x → rg30 granted 1x
+        moves → expire bonus 2.00, debit main 0.05
+        balance bonus 0.00
+        balance 9.95
+        ",
+    );
+}
+
+#[test]
 fn the_last_event_that_can_be_paid_says_so() {
     check(
         "

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use nchf::charging::ids::ChargingDataRef;
 use nchf::charging::time::{Span, Timestamp};
 use nchf::store::{
-    AccountKey, Commit, Due, Error, IndexKey, IndexWrite, Indexed, JournalKey, List, Listing, Load, OutboxId,
+    AccountKey, Commit, Due, Error, IndexKey, IndexWrite, Indexed, JournalKey, List, Listing, Load, OutboxId, Page,
     Partition, Queue, ReferenceKind, SessionWrite, Store, TimerWrite, Version, Work,
 };
 
@@ -759,10 +759,14 @@ pub async fn pages_of_closed_sessions_are_whole_while_journals_end(place: &dyn P
 
 /// All pages of a scan, which may repeat an item and be short.
 async fn scanned(store: &dyn Store, limit: usize) -> BTreeSet<String> {
+    all_pages(async |cursor| store.scan(cursor, limit).await.unwrap()).await
+}
+
+async fn all_pages(page: impl AsyncFn(Option<&str>) -> Page) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let mut cursor: Option<Box<str>> = None;
     for _ in 0..100_000 {
-        let page = store.scan(cursor.as_deref(), limit).await.unwrap();
+        let page = page(cursor.as_deref()).await;
         found.extend(page.items.into_iter().map(String::from));
         match page.next {
             Some(next) => cursor = Some(next),
@@ -796,6 +800,28 @@ pub async fn a_scan_finds_every_session_by_its_document(place: &dyn Place) {
         expected.remove(session(&*store, account(number * 77), 3).as_str());
     }
     assert_eq!(scanned(&*store, 100).await, expected);
+}
+
+pub async fn a_scan_finds_every_account_by_its_document(place: &dyn Place) {
+    let store = place.open().await;
+    let mut expected = BTreeSet::new();
+    for number in 0..40 {
+        let of = account(number * 77);
+        open(&*store, of, &[(1, 5)]).await;
+        store.commit(&writes(of, ABSENT, "account")).await.unwrap();
+        expected.insert(of.to_string());
+        // Nobody's session, and a journal without a document, are no accounts.
+        open(&*store, account(number * 77 + 1), &[(1, 5)]).await;
+        let journal = Some(Bytes::from("entry"));
+        let commit = Commit { account_journal: journal, ..leaves(account(number * 77 + 2), ABSENT) };
+        store.commit(&commit).await.unwrap();
+    }
+    put(&*store, ReferenceKind::TariffPlan, "x}a:y", 0, "no account").await;
+    for limit in [1, 7, 100, 5000] {
+        let found = all_pages(async |cursor| store.accounts(cursor, limit).await.unwrap()).await;
+        assert_eq!(found, expected, "pages of {limit}");
+    }
+    assert!(expected.iter().all(|key| AccountKey::parse(key).is_some()));
 }
 
 pub async fn indexes_tell_what_names_a_session(place: &dyn Place) {
@@ -942,6 +968,30 @@ pub async fn pages_of_sessions_hold_every_item_once(place: &dyn Place) {
             assert_eq!(listed(&*store, &list, limit).await, whole, "the order is the same for every limit");
         }
     }
+}
+
+pub async fn pages_of_timers_hold_every_entry_once_in_the_order_of_time(place: &dyn Place) {
+    let store = place.open().await;
+    let mut expected = Vec::new();
+    for number in 0..30 {
+        // Some at one time, some before 1970, of two accounts of the partition; and some of another partition.
+        let millis = i64::from(number / 4) * 1000 - 2000;
+        let due = if number < 4 { Timestamp::from_millis(millis) } else { at(millis) };
+        for of in [account(7), account(7 + 1024), account(8)] {
+            let key = session(&*store, of, number);
+            let write = SessionWrite { timer: TimerWrite::At(due), ..session_write(&key, ABSENT, "session") };
+            store.commit(&Commit { sessions: vec![write], ..leaves(of, ABSENT) }).await.unwrap();
+            if of != account(8) {
+                expected.push((due, key.to_string()));
+            }
+        }
+    }
+    expected.sort();
+    let expected: Vec<String> = expected.into_iter().map(|(_, key)| key).collect();
+    for limit in [1, 2, 7, 60, 100] {
+        assert_eq!(listed(&*store, &List::Timers(Partition(7)), limit).await, expected, "pages of {limit}");
+    }
+    assert!(listed(&*store, &List::Timers(Partition(9)), 10).await.is_empty());
 }
 
 pub async fn a_cursor_outlives_its_item(place: &dyn Place) {
