@@ -356,6 +356,10 @@ impl Exporter {
             let Some((last, _)) = page.last() else { return Ok(found) };
             after = Some(last.clone());
             for (id, bytes) in page {
+                // The last one may be acknowledged already, and then what comes after it is not of this segment.
+                if id > segment.upto {
+                    return Ok(found);
+                }
                 let is_last = id == segment.upto;
                 found.push((id, bytes));
                 if is_last {
