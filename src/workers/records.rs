@@ -234,13 +234,17 @@ impl Exporter {
         let number = self.on_directory(|directory| directory.number()).await?.0;
         let recording_nf = self.app.shared.instance_id.clone();
         let writer = self.writer;
-        let segments = self.change(|state| state.take(writer, number, &recording_nf, &taken)).await?;
-        // Somebody else took some of them first; the next round sees what is left.
-        let Some(segments) = segments else { return Ok(()) };
-        // Until all of it is appended, the file is not complete: an error below has it written again.
+        // Until all of it is appended, the file is not complete: an error below has it written again. That includes a
+        // change whose answer was lost, which may have put more into the file than anybody here knows.
         let was_complete = self.complete.take();
+        let segments = self.change(|state| state.take(writer, number, &recording_nf, &taken)).await?;
+        let Some(segments) = segments else {
+            // Somebody else took some of them first; the next round sees what is left.
+            self.complete = was_complete;
+            return Ok(());
+        };
         self.append_all(&segments, &recording_nf).await?;
-        self.complete = was_complete.or(Some(number));
+        self.complete = Some(number);
         Ok(())
     }
 
