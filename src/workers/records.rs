@@ -142,6 +142,12 @@ impl Exporter {
 
     /// Files that a crash, of this process or another, has left somewhere on their way.
     async fn bring_on(&mut self, state: &ExportState) -> Result<(), Error> {
+        let is_lost = |number| state.file(self.writer, number).is_none();
+        if self.complete.is_some_and(is_lost) {
+            // Taken over while this process was away: what was written here must not get out.
+            self.complete = None;
+            self.on_directory(|directory| directory.abandon()).await?;
+        }
         for file in state.files() {
             let is_mine = file.writer == self.writer;
             match file.stage {
@@ -237,8 +243,12 @@ impl Exporter {
         // Until all of it is appended, the file is not complete: an error below has it written again. That includes a
         // change whose answer was lost, which may have put more into the file than anybody here knows.
         let was_complete = self.complete.take();
-        let segments = self.change(|state| state.take(writer, number, &recording_nf, &taken)).await?;
-        let Some(segments) = segments else {
+        let continues = was_complete.is_some();
+        let take = |now: &mut ExportState| {
+            let is_as_seen = now.forgotten() == state.forgotten() && now.file(writer, number).is_some() == continues;
+            if is_as_seen { now.take(writer, number, &recording_nf, &taken) } else { None }
+        };
+        let Some(segments) = self.change(take).await? else {
             // Somebody else took some of them first; the next round sees what is left.
             self.complete = was_complete;
             return Ok(());

@@ -2,6 +2,7 @@
 
 mod admin;
 mod cdr_file;
+mod exporter;
 mod nchf;
 mod notify;
 mod openapi;
