@@ -26,9 +26,6 @@ use crate::charging::journal::{Entry, Published};
 use crate::charging::time::Span;
 use crate::store::{self, OutboxId, Partition, Queue, ReferenceKind, Version, record};
 
-/// How long a directory counts as attended to after its exporter has last shown itself.
-const ATTENDED: Span = Span::from_secs(30);
-
 /// Entries of one partition taken in one go.
 const TAKEN_AT_ONCE: usize = 200;
 
@@ -50,11 +47,17 @@ pub struct Records {
     app: App,
     path: PathBuf,
     settings: directory::Settings,
-    /// How long journals are kept after their records are published.
-    retention: Span,
-    /// Names this process in leases: another one may attend to the same directory after it.
-    owner: String,
+    times: Times,
     exporter: Option<Exporter>,
+}
+
+/// What an operator decides about time.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    /// How long journals are kept after their records are published.
+    pub retention: Span,
+    /// How long a directory counts as attended to after its exporter has last shown itself.
+    pub attended: Span,
 }
 
 /// Why the exporter stopped in the middle. Nothing is lost: the next round goes on from what is there.
@@ -70,9 +73,8 @@ impl Records {
     /// # Errors
     ///
     /// When nobody could write there; not when somebody else does.
-    pub fn new(app: App, path: PathBuf, settings: directory::Settings, retention: Span) -> Result<Self, Error> {
-        let owner = Uuid::new_v4().to_string();
-        let mut records = Self { app, path, settings, retention, owner, exporter: None };
+    pub fn new(app: App, path: PathBuf, settings: directory::Settings, times: Times) -> Result<Self, Error> {
+        let mut records = Self { app, path, settings, times, exporter: None };
         records.exporter = records.try_open()?;
         Ok(records)
     }
@@ -83,8 +85,7 @@ impl Records {
                 app: self.app.clone(),
                 writer: directory.writer(),
                 directory: Arc::new(Mutex::new(directory)),
-                retention: self.retention,
-                owner: self.owner.clone(),
+                times: self.times,
                 complete: None,
             })),
             Err(directory::Error::Locked(_)) => Ok(None),
@@ -116,21 +117,27 @@ struct Exporter {
     app: App,
     directory: Arc<Mutex<Directory>>,
     writer: Uuid,
-    retention: Span,
-    owner: String,
+    times: Times,
     /// The file in the state whose records are all in the directory's file under way.
     complete: Option<u32>,
 }
 
 impl Exporter {
     async fn step(&mut self, waiting: &[Partition]) -> Result<(), Error> {
-        self.app.store.lease(&attendance(self.writer), &self.owner, ATTENDED).await?;
+        self.attend(self.writer).await?;
         let state = self.state().await?.0;
         self.bring_on(&state).await?;
         if !waiting.is_empty() {
             self.take(waiting).await?;
         }
         self.publish_if_full().await
+    }
+
+    /// Whether nobody else attends to the directory. A lease is the writer's and not its process's: the directory's lock
+    /// leaves no more than one, and the next one after a crash attends at once.
+    async fn attend(&self, directory: Uuid) -> Result<bool, store::Error> {
+        let what = format!("records/{directory}");
+        self.app.store.lease(&what, &self.writer.to_string(), self.times.attended).await
     }
 
     async fn close(&mut self) -> Result<(), Error> {
@@ -198,7 +205,7 @@ impl Exporter {
 
     /// A file of a directory that nobody attends to any more, and that never got out.
     async fn take_over(&mut self, file: &File) -> Result<(), Error> {
-        if !self.app.store.lease(&attendance(file.writer), &self.owner, ATTENDED).await? {
+        if !self.attend(file.writer).await? {
             return Ok(());
         }
         let number = self.on_directory(|directory| directory.number()).await?.0;
@@ -355,7 +362,7 @@ impl Exporter {
         if cdr.published.is_none() {
             let is_closed = self.app.session(session).await?.is_none_or(|session| session.is_closed());
             let entry = record::encode(&Entry::published(self.app.shared.clock.now(), published));
-            let lives_for = if is_closed { self.retention } else { WHILE_OPEN };
+            let lives_for = if is_closed { self.times.retention } else { WHILE_OPEN };
             self.app.store.retire(account, session, Some(entry), lives_for).await?;
         }
         Ok(true)
@@ -429,10 +436,6 @@ impl Exporter {
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         }
     }
-}
-
-fn attendance(writer: Uuid) -> String {
-    format!("records/{writer}")
 }
 
 fn closed_record(bytes: &[u8]) -> Result<Option<(ChargingDataRef, u32)>, store::Error> {

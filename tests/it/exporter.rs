@@ -11,7 +11,7 @@ use nchf::clock::ManualClock;
 use nchf::config::Config;
 use nchf::store::memory::MemoryStore;
 use nchf::store::{Partition, Store};
-use nchf::workers::records::{Error, Records};
+use nchf::workers::records::{Error, Records, Times};
 use serde_json::{Value, json};
 
 use crate::support::World;
@@ -47,7 +47,8 @@ impl Lab {
 
     fn exporter_of(&self, directory: &Path) -> Records {
         let settings = Config::default().cdr_files();
-        Records::new(self.world.app.clone(), directory.to_owned(), settings, Span::from_secs(86_400)).unwrap()
+        let times = Times { retention: Span::from_secs(86_400), attended: Span::from_secs(30) };
+        Records::new(self.world.app.clone(), directory.to_owned(), settings, times).unwrap()
     }
 
     /// A session of each of some subscribers. `when` is said when its record is missing or there twice.

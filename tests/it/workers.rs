@@ -11,7 +11,7 @@ use nchf::notify::retry::RetryPolicy;
 use nchf::notify::{Notifier, policy::Allowed};
 use nchf::workers::Workers;
 use nchf::workers::notifications::Notifications;
-use nchf::workers::records::Records;
+use nchf::workers::records::{Records, Times};
 use nchf::workers::sweep::Sweep;
 use serde_json::{Value, json};
 
@@ -64,7 +64,8 @@ impl Running {
 
 fn records(world: &World, directory: &Path) -> Records {
     let settings = Config::default().cdr_files();
-    Records::new(world.app.clone(), directory.to_owned(), settings, Span::from_secs(86_400)).unwrap()
+    let times = Times { retention: Span::from_secs(86_400), attended: Span::from_secs(30) };
+    Records::new(world.app.clone(), directory.to_owned(), settings, times).unwrap()
 }
 
 fn asks(number: u32, notify_uri: &str) -> Value {
