@@ -260,6 +260,10 @@ impl Exporter {
             self.complete = was_complete;
             return Ok(());
         };
+        if !continues {
+            // What may be under way is of a file that was taken over after an error here.
+            self.on_directory(|directory| directory.abandon()).await?;
+        }
         self.append_all(&segments, &recording_nf).await?;
         self.complete = Some(number);
         Ok(())
