@@ -8,6 +8,7 @@ mod notify;
 mod openapi;
 mod outage;
 mod payloads;
+mod processes;
 mod program;
 mod scenarios;
 mod server;
