@@ -281,6 +281,10 @@ pub struct CdrFiles {
     pub rotate_records: u32,
     /// How long the ledger and the records of a session can be read after its record is published, in seconds.
     pub retention_secs: u32,
+    /// How long an instance may not have shown itself before another one takes over what it has not published, in
+    /// seconds. Too small takes from instances that are only slow, which costs both work and loses nothing; too large
+    /// makes the records of a dead one wait.
+    pub takeover_secs: u32,
 }
 
 impl Default for CdrFiles {
@@ -292,6 +296,7 @@ impl Default for CdrFiles {
             rotate_bytes: 64 * 1024 * 1024,
             rotate_records: 100_000,
             retention_secs: 7_776_000,
+            takeover_secs: 30,
         }
     }
 }
@@ -467,6 +472,7 @@ impl Config {
             ("notify.connections_max", u64::from(self.notify.connections_max)),
             ("notify.calls_per_target_max", u64::from(self.notify.calls_per_target_max)),
             ("cdr.retention_secs", u64::from(self.cdr.retention_secs)),
+            ("cdr.takeover_secs", u64::from(self.cdr.takeover_secs)),
             ("workers", self.workers.unwrap_or(1) as u64),
         ];
         for (key, value) in positive {
@@ -706,6 +712,7 @@ mod tests {
             ("[cdr]\nnode_id = \".a\"", &["cdr.node_id = .a", "no dot first"]),
             ("[cdr]\nnode_id = \"\"", &["cdr.node_id", "1 to 20 letters"]),
             ("[cdr]\nrotate_secs = 0", &["cdr.rotate_secs = 0", "above 0"]),
+            ("[cdr]\ntakeover_secs = 0", &["cdr.takeover_secs = 0", "above 0"]),
             ("[cdr]\nrotate_records = 0", &["cdr.rotate_records = 0", "above 0"]),
             ("[cdr]\nrotate_bytes = 65535", &["cdr.rotate_bytes = 65535", "65536 to 4000000000"]),
             ("[cdr]\nrotate_bytes = 4000000001", &["cdr.rotate_bytes", "65536 to 4000000000"]),

@@ -25,7 +25,7 @@ use crate::store::redis::{self, RedisStore};
 use crate::store::{self, RefCodec, Store};
 use crate::workers;
 use crate::workers::notifications::Notifications;
-use crate::workers::records::Records;
+use crate::workers::records::{self, Records};
 
 /// A running instance.
 pub struct Instance {
@@ -51,8 +51,11 @@ impl Background {
         let store = threads.build(|_| opener.clone().open()).await?.remove(0);
         let notifier = Notifier::new(notify_settings(config, own)?, Arc::clone(&shared.clock))?;
         let app = App { store, shared };
-        let retention = Span::from_secs(config.cdr.retention_secs);
-        let records = Records::new(app.clone(), config.cdr_dir.clone(), config.cdr_files(), retention);
+        let times = records::Times {
+            retention: Span::from_secs(config.cdr.retention_secs),
+            attended: Span::from_secs(config.cdr.takeover_secs),
+        };
+        let records = Records::new(app.clone(), config.cdr_dir.clone(), config.cdr_files(), times);
         let records = records.with_context(|| format!("cdr_dir = {}", config.cdr_dir.display()))?;
         let work =
             workers::Workers { app, notifications: Notifications::new(notifier, config.notify_retry()), records };

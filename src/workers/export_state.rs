@@ -23,6 +23,10 @@ pub struct ExportState {
     /// of taking is kept and nothing is compared.
     taken: BTreeMap<u16, OutboxId>,
     files: Vec<File>,
+    /// Files that were forgotten, and what was taken with them: who looked before that cannot tell any more whether what
+    /// it saw is still to be taken.
+    #[serde(default)]
+    forgotten: u64,
 }
 
 /// A file that is not yet wholly acknowledged.
@@ -136,7 +140,14 @@ impl ExportState {
         let in_files: BTreeSet<u16> =
             self.files.iter().flat_map(|file| &file.segments).map(|segment| segment.partition).collect();
         self.taken.retain(|partition, _| in_files.contains(partition));
-        self.files.len() < before
+        let has_forgotten = self.files.len() < before;
+        self.forgotten += u64::from(has_forgotten);
+        has_forgotten
+    }
+
+    /// Grows with each file that is forgotten. Entries may be taken if this is what it was when they were read.
+    pub fn forgotten(&self) -> u64 {
+        self.forgotten
     }
 
     /// Gives a file that never got out to another writer's file, which must not exist yet. The numbers go with it.

@@ -33,9 +33,6 @@ use crate::charging::journal::{Entry, Published};
 use crate::charging::time::{Span, Timestamp};
 use crate::store::{self, OutboxId, Partition, Queue, ReferenceKind, Version, record};
 
-/// How long a directory counts as attended to after its exporter has last shown itself.
-const ATTENDED: Span = Span::from_secs(30);
-
 /// Entries of one partition taken in one go, and of all partitions: the records of these are in memory together.
 const TAKEN_AT_ONCE: usize = 100;
 const BATCH: u64 = 1000;
@@ -62,11 +59,17 @@ pub struct Records {
     app: App,
     path: PathBuf,
     settings: directory::Settings,
-    /// How long journals are kept after their records are published.
-    retention: Span,
-    /// Names this process in leases: another one may attend to the same directory after it.
-    owner: String,
+    times: Times,
     exporter: Option<Exporter>,
+}
+
+/// What an operator decides about time.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    /// How long journals are kept after their records are published.
+    pub retention: Span,
+    /// How long a directory counts as attended to after its exporter has last shown itself.
+    pub attended: Span,
 }
 
 /// Why the exporter stopped in the middle. Nothing is lost: the next round goes on from what is there.
@@ -82,9 +85,8 @@ impl Records {
     /// # Errors
     ///
     /// When nobody could write there; not when somebody else does.
-    pub fn new(app: App, path: PathBuf, settings: directory::Settings, retention: Span) -> Result<Self, Error> {
-        let owner = Uuid::new_v4().to_string();
-        let mut records = Self { app, path, settings, retention, owner, exporter: None };
+    pub fn new(app: App, path: PathBuf, settings: directory::Settings, times: Times) -> Result<Self, Error> {
+        let mut records = Self { app, path, settings, times, exporter: None };
         records.exporter = records.try_open()?;
         Ok(records)
     }
@@ -96,8 +98,7 @@ impl Records {
                 writer: directory.writer(),
                 directory: Arc::new(Mutex::new(directory)),
                 settings: self.settings.clone(),
-                retention: self.retention,
-                owner: self.owner.clone(),
+                times: self.times,
                 complete: None,
                 waiting_since: Some(Timestamp::from_millis(0)),
                 octets_each: OCTETS_AT_FIRST,
@@ -124,7 +125,7 @@ impl Records {
         let all: Vec<_> = Partition::all().collect();
         let found = self.app.store.look(&all, self.app.shared.clock.now()).await?;
         let waiting = found.iter().map(|work| (work.partition, work.records)).filter(|(_, records)| *records > 0);
-        exporter.export(waiting.collect(), Closure::Manual).await
+        exporter.export(waiting.collect(), Closure::Manual).await.map(drop)
     }
 }
 
@@ -133,8 +134,7 @@ struct Exporter {
     directory: Arc<Mutex<Directory>>,
     writer: Uuid,
     settings: directory::Settings,
-    retention: Span,
-    owner: String,
+    times: Times,
     /// The file in the state whose records are all in the directory's file under way.
     complete: Option<u32>,
     /// Since when records wait. Before the first look it is for ever, so that an instance that never lives as long as a
@@ -146,15 +146,15 @@ struct Exporter {
 
 impl Exporter {
     async fn step(&mut self, waiting: &Waiting) -> Result<(), Error> {
-        self.attend().await?;
+        self.attend(self.writer).await?;
         let state = self.state().await?.0;
         self.bring_on(&state).await?;
         if let Some(number) = self.complete {
             self.publish(number, Closure::Manual).await?;
         }
         if let Some(closure) = self.is_time(waiting) {
-            self.export(waiting.iter().copied().collect(), closure).await?;
-            self.waiting_since = None;
+            let is_all = self.export(waiting.iter().copied().collect(), closure).await?;
+            self.waiting_since = self.waiting_since.filter(|_| !is_all);
         }
         Ok(())
     }
@@ -177,29 +177,41 @@ impl Exporter {
         }
     }
 
-    async fn attend(&self) -> Result<(), store::Error> {
-        self.app.store.lease(&attendance(self.writer), &self.owner, ATTENDED).await.map(drop)
+    /// Whether nobody else attends to the directory. A lease is the writer's and not its process's: the directory's lock
+    /// leaves no more than one, and the next one after a crash attends at once.
+    async fn attend(&self, directory: Uuid) -> Result<bool, store::Error> {
+        let what = format!("records/{directory}");
+        self.app.store.lease(&what, &self.writer.to_string(), self.times.attended).await
     }
 
-    /// Takes what waits into files and publishes each; `closure` is why the last one is closed.
-    async fn export(&mut self, mut waiting: VecDeque<(Partition, u64)>, closure: Closure) -> Result<(), Error> {
+    /// Takes what waits into files and publishes each; `closure` is why the last one is closed. `false` when another
+    /// exporter came in between: the next step finds out what that means for the file under way, and goes on.
+    async fn export(&mut self, mut waiting: VecDeque<(Partition, u64)>, closure: Closure) -> Result<bool, Error> {
         while !waiting.is_empty() {
-            self.attend().await?;
-            self.take(&mut waiting).await?;
+            self.attend(self.writer).await?;
+            if !self.take(&mut waiting).await? {
+                return Ok(false);
+            }
             let now = self.app.shared.clock.now();
             let full = self.on_directory(move |directory| Ok(directory.is_full(now))).await?;
             if let (Some(number), Some(full)) = (self.complete, full) {
                 self.publish(number, full).await?;
             }
         }
-        match self.complete {
-            Some(number) => self.publish(number, closure).await,
-            None => Ok(()),
+        if let Some(number) = self.complete {
+            self.publish(number, closure).await?;
         }
+        Ok(true)
     }
 
     /// Files that a crash, of this process or another, has left somewhere on their way.
     async fn bring_on(&mut self, state: &ExportState) -> Result<(), Error> {
+        let is_lost = |number| state.file(self.writer, number).is_none();
+        if self.complete.is_some_and(is_lost) {
+            // Taken over while this process was away: what was written here must not get out.
+            self.complete = None;
+            self.on_directory(|directory| directory.abandon()).await?;
+        }
         for file in state.files() {
             let is_mine = file.writer == self.writer;
             match file.stage {
@@ -250,7 +262,7 @@ impl Exporter {
 
     /// A file of a directory that nobody attends to any more, and that never got out.
     async fn take_over(&mut self, file: &File) -> Result<(), Error> {
-        if !self.app.store.lease(&attendance(file.writer), &self.owner, ATTENDED).await? {
+        if !self.attend(file.writer).await? {
             return Ok(());
         }
         let number = self.on_directory(|directory| directory.number()).await?.0;
@@ -264,8 +276,9 @@ impl Exporter {
         Ok(())
     }
 
-    /// Takes some of what waits into the file under way, no more than fits into it.
-    async fn take(&mut self, waiting: &mut VecDeque<(Partition, u64)>) -> Result<(), Error> {
+    /// Takes some of what waits into the file under way, no more than fits into it. `false` when another exporter was
+    /// there first, and nothing is taken.
+    async fn take(&mut self, waiting: &mut VecDeque<(Partition, u64)>) -> Result<bool, Error> {
         let (number, records, octets) =
             self.on_directory(|directory| Ok((directory.number()?.0, directory.records(), directory.octets()))).await?;
         let fits = self.settings.bytes_max.saturating_sub(octets) / self.octets_each;
@@ -277,21 +290,32 @@ impl Exporter {
         let found: Vec<_> = together(next, PARTITIONS_AT_ONCE).await?;
         let (taken, records): (Vec<_>, Vec<_>) = found.into_iter().flatten().unzip();
         if taken.is_empty() {
-            return Ok(());
+            return Ok(true);
         }
         let recording_nf = self.app.shared.instance_id.clone();
         let writer = self.writer;
-        let segments = self.change(|state| state.take(writer, number, &recording_nf, &taken)).await?;
-        // Somebody else took some of them first; the next step sees what is left.
-        let Some(segments) = segments else { return Ok(()) };
-        // Until all of it is appended, the file is not complete: an error below has it written again.
+        // Until all of it is appended, the file is not complete: an error below has it written again. That includes a
+        // change whose answer was lost, which may have put more into the file than anybody here knows.
         let was_complete = self.complete.take();
+        let continues = was_complete.is_some();
+        let take = |now: &mut ExportState| {
+            let is_as_seen = now.forgotten() == state.forgotten() && now.file(writer, number).is_some() == continues;
+            if is_as_seen { now.take(writer, number, &recording_nf, &taken) } else { None }
+        };
+        let Some(segments) = self.change(take).await? else {
+            self.complete = was_complete;
+            return Ok(false);
+        };
+        if !continues {
+            // What may be under way is of a file that was taken over after an error here.
+            self.on_directory(|directory| directory.abandon()).await?;
+        }
         let first_numbers = segments.iter().map(|segment| segment.first_number);
         self.append(first_numbers.zip(records).collect(), &recording_nf).await?;
-        self.complete = was_complete.or(Some(number));
+        self.complete = Some(number);
         let (records, octets) = self.on_directory(|directory| Ok((directory.records(), directory.octets()))).await?;
         self.octets_each = octets.checked_div(u64::from(records)).unwrap_or(self.octets_each).max(1);
-        Ok(())
+        Ok(true)
     }
 
     /// The next entries of a partition, with their records.
@@ -398,7 +422,7 @@ impl Exporter {
         let Closed { session, part, has_ended } = closed;
         let Some(account) = self.app.shared.refs.account_of(session.as_str()) else { return Ok(()) };
         let has_ended = *has_ended || self.app.session(session).await?.is_none_or(|session| session.is_closed());
-        let lives_for = if has_ended { self.retention } else { WHILE_OPEN };
+        let lives_for = if has_ended { self.times.retention } else { WHILE_OPEN };
         let published = Published { part: *part, local_record_sequence_number: number, file: file.into() };
         let entry = record::encode(&Entry::published(self.app.shared.clock.now(), published));
         self.app.store.retire(account, session, Some(entry), lives_for).await?;
@@ -479,10 +503,6 @@ impl Exporter {
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         }
     }
-}
-
-fn attendance(writer: Uuid) -> String {
-    format!("records/{writer}")
 }
 
 /// A record that an entry of the outbox speaks of.

@@ -3,11 +3,13 @@
 mod admin;
 mod audit;
 mod cdr_file;
+mod exporter;
 mod nchf;
 mod notify;
 mod openapi;
 mod outage;
 mod payloads;
+mod processes;
 mod program;
 mod scenarios;
 mod server;

@@ -14,7 +14,7 @@ use nchf::store::{Partition, Queue, ReferenceKind, Version, record};
 use nchf::workers::Workers;
 use nchf::workers::export_state::{ExportState, Taken};
 use nchf::workers::notifications::Notifications;
-use nchf::workers::records::Records;
+use nchf::workers::records::{Records, Times};
 use nchf::workers::sweep::Sweep;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -71,7 +71,8 @@ fn records(world: &World, directory: &Path) -> Records {
 }
 
 fn records_with(world: &World, directory: &Path, settings: directory::Settings) -> Records {
-    Records::new(world.app.clone(), directory.to_owned(), settings, Span::from_secs(86_400)).unwrap()
+    let times = Times { retention: Span::from_secs(86_400), attended: Span::from_secs(30) };
+    Records::new(world.app.clone(), directory.to_owned(), settings, times).unwrap()
 }
 
 fn asks(number: u32, notify_uri: &str) -> Value {

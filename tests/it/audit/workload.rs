@@ -15,7 +15,7 @@ use nchf::notify::{Notifier, Settings};
 use nchf::store::{AccountKey, Store};
 use nchf::workers::Workers;
 use nchf::workers::notifications::Notifications;
-use nchf::workers::records::Records;
+use nchf::workers::records::{Records, Times};
 use nchf::workers::sweep::Sweep;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -47,8 +47,8 @@ impl Workload {
         let directory = tempfile::tempdir().unwrap();
         let mut config = Config::default();
         config.cdr.formats = formats.to_vec();
-        let records =
-            Records::new(world.app.clone(), directory.path().to_owned(), config.cdr_files(), RETENTION).unwrap();
+        let times = Times { retention: RETENTION, attended: Span::from_secs(30) };
+        let records = Records::new(world.app.clone(), directory.path().to_owned(), config.cdr_files(), times).unwrap();
         let workers = Workers { app: world.app.clone(), notifications, records };
         Self { world, clock, directory, workers, sweep: Sweep::default() }
     }
