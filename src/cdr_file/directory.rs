@@ -249,6 +249,20 @@ impl<F: Files> Directory<F> {
         }
     }
 
+    /// Makes the file under way durable under its hidden name, so that little is left that can fail in
+    /// [`Directory::close`]: whoever announces in between that a file will get out had better be right.
+    ///
+    /// # Errors
+    ///
+    /// As [`Directory::append`].
+    pub fn seal(&mut self, closure: Closure) -> Result<(), Error> {
+        self.settle()?;
+        let Some(open) = &mut self.open else { return Ok(()) };
+        let finished = open.finish(&mut self.files, closure);
+        self.is_in_doubt = finished.is_err();
+        finished
+    }
+
     /// Publishes the file under way; `None` when there is none, because nothing was appended.
     ///
     /// # Errors

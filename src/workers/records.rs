@@ -360,6 +360,8 @@ impl Exporter {
 
     async fn publish(&mut self, number: u32, closure: Closure) -> Result<(), Error> {
         self.complete = None;
+        // Once it is announced, nobody but this process may finish it; so a disk that is full had better say so before.
+        self.on_directory(move |directory| directory.seal(closure)).await?;
         let writer = self.writer;
         if self.change(|state| state.announce(writer, number).then_some(())).await?.is_none() {
             // Taken over while this process was away: what was written here must not get out.

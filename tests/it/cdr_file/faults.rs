@@ -285,6 +285,7 @@ impl Exporter {
             let numbered = nchf::cdr_file::Record { local_sequence_number: Some(sequence), ..record(&cdr) };
             directory.append(now, &directory.encode(&numbered).unwrap())?;
         }
+        directory.seal(Closure::Normal)?;
         self.batch = Some((number, last));
         let published = directory.close(now, Closure::Normal)?;
         assert_eq!(published.map(|published| published.number), Some(number));

@@ -1,17 +1,10 @@
 //! Several instances that write records at once: one dies for good, one is frozen, two are given one directory.
 
-use super::instance::{Place, has_open_file};
+use super::instance::Place;
 use super::network_function::{Traffic, Way};
 use super::published::{Mediation, assert_at_rest, assert_each_once};
 use super::until;
 use crate::store::server::Server;
-
-/// Publishes nothing by itself before it has 50 records.
-const SLOW: &str = "
-    store.durability = 'memory'
-    cdr.takeover_secs = 2
-    cdr.rotate_records = 50
-";
 
 const QUICK: &str = "
     store.durability = 'memory'
@@ -22,21 +15,23 @@ const QUICK: &str = "
 #[tokio::test]
 async fn what_a_dead_or_a_frozen_instance_has_not_published_is_taken_over() {
     let server = Server::redis(&[]);
-    let [dies, freezes, takes_over] = [SLOW, SLOW, QUICK].map(|settings| Place::new(&server.url(), settings));
+    let [dies, freezes, takes_over] = [(); 3].map(|()| Place::new(&server.url(), QUICK));
     let mediations = [&dies, &freezes, &takes_over].map(|place| Mediation::new(place.records()));
     let traffic = Traffic::of(10);
 
-    let mut dying = dies.start().await;
+    // Both have taken records into a file and cannot write it: otherwise that is a matter of milliseconds.
+    let cannot_write = "free some space there: records wait in the store";
+    let mut dying = dies.start_with_files_of_at_most(4).await;
     let way = Way::to(&dying);
     way.provision(traffic.subscribers).await;
     traffic.play(&way, 20).await;
-    until("it has an open file", async || has_open_file(&dies.records())).await;
+    until("it has an open file", async || dying.says(cannot_write) > 0).await;
     dying.kill();
 
-    let freezing = freezes.start().await;
+    let freezing = freezes.start_with_files_of_at_most(4).await;
     let way_to_frozen = Way::to(&freezing);
     traffic.play(&way_to_frozen, 20).await;
-    until("it has an open file", async || has_open_file(&freezes.records())).await;
+    until("it has an open file", async || freezing.says(cannot_write) > 0).await;
     freezing.freeze();
 
     let instance = takes_over.start().await;
@@ -51,6 +46,7 @@ async fn what_a_dead_or_a_frozen_instance_has_not_published_is_taken_over() {
 
     // It wakes up while there is more to write, and goes on with that.
     let players = [traffic.go_on(&way), traffic.go_on(&way)];
+    freezing.let_files_grow();
     freezing.wake();
     traffic.play(&way_to_frozen, 100).await;
     until("it publishes again", async || mediations[1].collect() > 0).await;

@@ -120,8 +120,7 @@ async fn consumers_that_answer_wrong_cost_no_request_anything_and_their_sessions
 
 /// Resets every stream.
 async fn resets(socket: TcpStream) {
-    let service = service_fn(async |_: Request<hyper::body::Incoming>| {
-        Err::<Response<Full<Bytes>>, io::Error>(io::ErrorKind::Other.into())
-    });
+    let reset = || Err::<Response<Full<Bytes>>, io::Error>(io::ErrorKind::Other.into());
+    let service = service_fn(move |_: Request<hyper::body::Incoming>| std::future::ready(reset()));
     let _ended = http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(socket), service).await;
 }
