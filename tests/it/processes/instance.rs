@@ -28,6 +28,12 @@ impl Place {
         Self { store, ..place }
     }
 
+    /// Octets of the embedded store.
+    pub fn store_length(&self) -> u64 {
+        let files = std::fs::read_dir(self.directory.path().join("store")).unwrap();
+        files.map(|file| file.unwrap().metadata().unwrap().len()).max().unwrap()
+    }
+
     pub fn records(&self) -> PathBuf {
         self.directory.path().join("cdr")
     }
@@ -37,7 +43,7 @@ impl Place {
     }
 
     /// No file that it writes may grow beyond some blocks of 512 octets; as on a full disk, writing is an error then.
-    pub async fn start_with_files_of_at_most(&self, blocks: u32) -> Instance {
+    pub async fn start_with_files_of_at_most(&self, blocks: u64) -> Instance {
         let mut shell = Command::new("sh");
         shell.args(["-c", "trap '' XFSZ; ulimit -f \"$0\"; exec \"$@\"", &blocks.to_string(), PROGRAM]);
         self.run(shell).await
@@ -114,6 +120,10 @@ impl Instance {
         })
         .await;
         assert!(status.unwrap().success(), "{status:?} {:#?}", self.log.lock().unwrap());
+    }
+
+    pub fn has_ended(&mut self) -> bool {
+        self.process.try_wait().unwrap().is_some()
     }
 
     fn signal(&self, name: &str) {
