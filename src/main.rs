@@ -195,7 +195,7 @@ async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
         _ = interrupt.recv() => {}
         why = instance.store_failed() => {
             // Going on would answer for what is not kept.
-            anyhow::bail!("the store has failed and can no longer be trusted: {why}");
+            anyhow::bail!("the store has failed and can no longer be trusted: {why}; mend that and start again");
         }
     }
     tracing::info!("shutting down");

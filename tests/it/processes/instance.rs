@@ -28,6 +28,12 @@ impl Place {
         Self { store, ..place }
     }
 
+    /// Octets of the embedded store.
+    pub fn store_length(&self) -> u64 {
+        let files = std::fs::read_dir(self.directory.path().join("store")).unwrap();
+        files.map(|file| file.unwrap().metadata().unwrap().len()).max().unwrap()
+    }
+
     pub fn records(&self) -> PathBuf {
         self.directory.path().join("cdr")
     }
@@ -37,9 +43,9 @@ impl Place {
     }
 
     /// No file that it writes may grow beyond some blocks of 512 octets; as on a full disk, writing is an error then.
-    pub async fn start_with_files_of_at_most(&self, blocks: u32) -> Instance {
+    pub async fn start_with_files_of_at_most(&self, blocks: u64) -> Instance {
         let mut shell = Command::new("sh");
-        shell.args(["-c", "trap '' XFSZ; ulimit -S -f \"$0\"; exec \"$@\"", &blocks.to_string(), PROGRAM]);
+        shell.args(["-c", "trap '' XFSZ; ulimit -f \"$0\"; exec \"$@\"", &blocks.to_string(), PROGRAM]);
         self.run(shell).await
     }
 
@@ -104,13 +110,6 @@ impl Instance {
         self.signal("CONT");
     }
 
-    /// Takes back [`Place::start_with_files_of_at_most`].
-    pub fn let_files_grow(&self) {
-        let id = self.process.id().to_string();
-        let unlimited = Command::new("prlimit").args(["--fsize=unlimited:", "--pid", &id]).status();
-        assert!(unlimited.unwrap().success());
-    }
-
     /// Asks it to end, and waits until it has.
     pub async fn stop(mut self) {
         self.signal("TERM");
@@ -121,6 +120,10 @@ impl Instance {
         })
         .await;
         assert!(status.unwrap().success(), "{status:?} {:#?}", self.log.lock().unwrap());
+    }
+
+    pub fn has_ended(&mut self) -> bool {
+        self.process.try_wait().unwrap().is_some()
     }
 
     fn signal(&self, name: &str) {
@@ -149,6 +152,11 @@ impl Drop for Instance {
 /// Names in a directory that mediation does not look at.
 pub fn hidden(directory: &Path) -> Vec<String> {
     names(directory).into_iter().filter(|name| name.starts_with('.')).collect()
+}
+
+/// The hidden file that records are collected in.
+pub fn has_open_file(directory: &Path) -> bool {
+    hidden(directory).iter().any(|name| name.ends_with(".open"))
 }
 
 pub fn names(directory: &Path) -> Vec<String> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
+use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response};
@@ -120,7 +121,8 @@ async fn consumers_that_answer_wrong_cost_no_request_anything_and_their_sessions
 
 /// Resets every stream.
 async fn resets(socket: TcpStream) {
-    let reset = || Err::<Response<Full<Bytes>>, io::Error>(io::ErrorKind::Other.into());
-    let service = service_fn(move |_: Request<hyper::body::Incoming>| std::future::ready(reset()));
+    let service = service_fn(|_: Request<Incoming>| {
+        std::future::ready(Err::<Response<Full<Bytes>>, _>(io::Error::other("no answer")))
+    });
     let _ended = http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(socket), service).await;
 }
