@@ -16,6 +16,7 @@ use crate::charging::time::Span;
 use crate::notify::policy::Allowed;
 use crate::notify::retry::RetryPolicy;
 use crate::store::Durability;
+use crate::store::redis::Topology;
 
 /// A setting that cannot be used: one line for an operator.
 #[derive(Debug, thiserror::Error)]
@@ -84,7 +85,8 @@ impl Default for Config {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Store {
-    /// `embedded:DIR` or `redis://[user:password@]host:port/[db]`.
+    /// `embedded:DIR`, `redis://[user:password@]host:port/[db]` or
+    /// `redis+sentinel://[user:password@]host:port,host:port/NAME`.
     pub url: String,
     /// What an answer waits for: `memory`, `fsync` or `replicated`. By default `fsync`, with `--demo` on Redis
     /// `memory`.
@@ -534,10 +536,12 @@ impl Config {
         let url = &self.store.url;
         match url.split_once(':') {
             Some(("embedded", directory)) if !directory.is_empty() => Ok(StoreUrl::Embedded(directory.into())),
-            Some(("redis", rest)) if rest.strip_prefix("//").is_some_and(names_a_server) => {
-                Ok(StoreUrl::Redis(url.clone()))
-            }
-            _ => Err(Error::new("store.url", masked(url), "embedded:DIR or redis://host:port is needed")),
+            _ if Topology::of(url).is_some() => Ok(StoreUrl::Redis(url.clone())),
+            _ => Err(Error::new(
+                "store.url",
+                masked(url),
+                "embedded:DIR, redis://host:port or redis+sentinel://host:port,…/NAME is needed",
+            )),
         }
     }
 
@@ -611,23 +615,6 @@ impl Config {
     }
 }
 
-/// Whether what follows `redis://` says where a Redis is: a host and, where they are given, a port and the number of a
-/// database. A password may hold what is not allowed elsewhere.
-fn names_a_server(rest: &str) -> bool {
-    let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-    let address = authority.rsplit('@').next().unwrap_or_default();
-    // The colons of an IPv6 address stand in brackets.
-    let (host, port) = match address.rsplit_once(':') {
-        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
-        _ => (address, None),
-    };
-    let database = path.split(['?', '#']).next().unwrap_or_default().trim_start_matches('/');
-    !host.is_empty()
-        && host.bytes().all(|byte| byte.is_ascii_graphic())
-        && port.is_none_or(|port| port.parse::<u16>().is_ok())
-        && (database.is_empty() || database.parse::<u32>().is_ok())
-}
-
 /// A URL without the password that may stand in it.
 pub fn masked(url: &str) -> String {
     match (url.split_once("://"), url.rfind('@')) {
@@ -676,6 +663,7 @@ mod tests {
             ("[store]\nurl = \"redis://db:x\"", &["store.url", "redis://db:x", "redis://host:port"]),
             ("[store]\nurl = \"redis://chf:secret@db:70000/0\"", &["store.url", "***@db:70000/0", "redis://host:port"]),
             ("[store]\nurl = \"redis://db/first\"", &["store.url", "redis://db/first", "redis://host:port"]),
+            ("[store]\nurl = \"redis+sentinel://db:1\"", &["store.url", "redis+sentinel://db:1", "/NAME is needed"]),
             ("[store]\ndeadline_ms = \"a\"", &["store.deadline_ms", "u32"]),
             ("[store]\ndeadline_ms = 0", &["store.deadline_ms = 0", "above 0"]),
             ("listen = \"here\"", &["listen", "invalid socket address"]),

@@ -8,11 +8,15 @@
 //!
 //! Start reading with `keys` for what lies where, then `connect` for how it is reached.
 
+mod address;
 mod connect;
+mod failure;
 mod keys;
 mod migrate;
+mod node;
 mod ready;
 mod reply;
+mod sentinel;
 mod steps;
 
 use std::fmt;
@@ -22,6 +26,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use redis::{Value, cmd};
 
+pub use self::address::Topology;
 use self::connect::Links;
 pub use self::migrate::{Migrations, State, Status};
 use self::reply::Scored;
@@ -50,7 +55,7 @@ const SWEPT: usize = 4;
 /// How to reach a Redis and what to ask of it.
 #[derive(Clone)]
 pub struct Settings {
-    /// `redis://[user:password@]host[:port][/database]`.
+    /// Of a form that [`Topology::of`] knows.
     pub url: String,
     /// Within this time every call ends. Too small and a slow disk fails requests; too large and consumers give up
     /// first. Default 1 s.
