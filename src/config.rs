@@ -88,11 +88,12 @@ pub struct Store {
     /// `embedded:DIR`, `redis://[user:password@]host:port/[db]` or
     /// `redis+sentinel://[user:password@]host:port,host:port/NAME`.
     pub url: String,
-    /// What an answer waits for: `memory`, `fsync` or `replicated`. By default `fsync`, with `--demo` on Redis
-    /// `memory`.
+    /// What an answer waits for: `memory`, `fsync` or `replicated`. By default `replicated` on Sentinel, else `fsync`;
+    /// with `--demo` on Redis `memory`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub durability: Option<Durability>,
-    /// The number of all replicas that `replicated` waits for.
+    /// The number of all replicas of a master, which `replicated` waits for. Fewer than there are loses what was answered
+    /// when the one that was not waited for is promoted; more than there are answers nothing.
     pub replicas: u32,
     /// Longest wait for one answer of the store, in milliseconds. Too small turns a slow moment into refusals, too
     /// large lets requests pile up behind a dead store.
@@ -445,8 +446,14 @@ impl Config {
             let value = file.map(|file| file.to_string()).unwrap_or_default();
             return Err(Error::new(&format!("notify.{there}"), value, &format!("notify.{missing} is needed with it")));
         }
-        if self.store.durability == Some(Durability::Replicated) {
-            return Err(Error::new("store.durability", "replicated", "allowed on Sentinel and Cluster only"));
+        if self.durability() == Durability::Replicated {
+            if self.topology().is_none_or(|topology| topology == Topology::Single) {
+                return Err(Error::new("store.durability", "replicated", "allowed on Sentinel and Cluster only"));
+            }
+            if self.store.replicas == 0 {
+                let allowed = "store.durability replicated needs the number of all replicas of a master";
+                return Err(Error::new("store.replicas", 0, allowed));
+            }
         }
         let positive = [
             ("store.deadline_ms", u64::from(self.store.deadline_ms)),
@@ -547,11 +554,17 @@ impl Config {
 
     /// What an answer waits for.
     pub fn durability(&self) -> Durability {
-        let by_default = match self.store_url() {
-            Ok(StoreUrl::Redis(_)) if self.demo => Durability::Memory,
-            Ok(_) | Err(_) => Durability::Fsync,
+        let by_default = match self.topology() {
+            Some(_) if self.demo => Durability::Memory,
+            Some(Topology::Sentinel) => Durability::Replicated,
+            Some(Topology::Single) | None => Durability::Fsync,
         };
         self.store.durability.unwrap_or(by_default)
+    }
+
+    /// Which kind of Redis the store is on; `None` for the embedded store.
+    fn topology(&self) -> Option<Topology> {
+        Topology::of(&self.store.url)
     }
 
     fn features(&self) -> Result<u64, Error> {
@@ -664,6 +677,8 @@ mod tests {
             ("[store]\nurl = \"redis://chf:secret@db:70000/0\"", &["store.url", "***@db:70000/0", "redis://host:port"]),
             ("[store]\nurl = \"redis://db/first\"", &["store.url", "redis://db/first", "redis://host:port"]),
             ("[store]\nurl = \"redis+sentinel://db:1\"", &["store.url", "redis+sentinel://db:1", "/NAME is needed"]),
+            ("[store]\ndurability = \"replicated\"", &["store.durability = replicated", "Sentinel and Cluster only"]),
+            ("[store]\nurl = \"redis+sentinel://db:1/main\"", &["store.replicas = 0", "number of all replicas"]),
             ("[store]\ndeadline_ms = \"a\"", &["store.deadline_ms", "u32"]),
             ("[store]\ndeadline_ms = 0", &["store.deadline_ms = 0", "above 0"]),
             ("listen = \"here\"", &["listen", "invalid socket address"]),

@@ -11,6 +11,8 @@ pub enum Failure {
     NotSent(Box<str>),
     Asked(RedisError),
     Late,
+    /// Made, and not known to be where it has to be.
+    NotKept(Box<str>),
 }
 
 impl Failure {
@@ -31,6 +33,8 @@ impl Failure {
             }
             Self::Asked(error) if refused(&error) => Error::unavailable(Applied::No, error),
             Self::Asked(error) => Error::unavailable(Applied::Unknown, error),
+            // Whoever submits it again finds it made, and waits for the replicas again.
+            Self::NotKept(reason) => Error::Unavailable { applied: Applied::Unknown, reason },
         }
     }
 

@@ -18,6 +18,7 @@
 //! | `nchf{T}k:<account>`        | sorted set | closed sessions of one account: reference by time of closing        |
 //! | `nchf{T}x`                  | stream     | outbox of records, field `d`; it outlives its entries               |
 //! | `nchf{T}y`                  | stream     | outbox of notifications, as the other                               |
+//! | `nchf{T}w`                  | string     | nothing: written where replicas have to hear something              |
 //! | `nchf{T}r:<kind>:<id>`      | string     | reference document: version, document; `T` by a hash of the id      |
 //! | `nchf{T}n:<kind>`           | sorted set | the ids of these documents, all with score 0                        |
 //! | `nchf{T}d:<kind>`           | string     | the greatest version among those that were deleted, as a document   |
@@ -112,6 +113,10 @@ pub fn outbox(partition: Partition, queue: Queue) -> String {
         Queue::Notifications => 'y',
     };
     format!("nchf{{{}}}{name}", tag(partition))
+}
+
+pub fn touched(partition: Partition) -> String {
+    format!("nchf{{{}}}w", tag(partition))
 }
 
 pub fn lease(what: &str) -> String {
@@ -260,6 +265,7 @@ mod tests {
             (reference(ReferenceKind::TariffPlan, "demo"), "nchf{112rt}r:plan:demo"),
             (references_beside(ReferenceKind::TariffPlan, "demo"), "nchf{112rt}n:plan"),
             (deleted_beside(ReferenceKind::TariffPlan, "demo"), "nchf{112rt}d:plan"),
+            (touched(key.partition()), "nchf{678un}w"),
             (lease("records/7"), "nchf:lease:records/7"),
         ];
         for (name, pinned) in names {

@@ -11,7 +11,9 @@
 mod address;
 mod connect;
 mod failure;
+mod history;
 mod keys;
+mod lane;
 mod migrate;
 mod node;
 mod ready;
@@ -20,6 +22,8 @@ mod sentinel;
 mod steps;
 
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -33,7 +37,7 @@ use self::reply::Scored;
 use self::steps::Steps;
 use super::{
     AccountKey, Commit, Document, Due, Durability, Error, Identity, Indexed, JournalKey, List, Load, OutboxId, Page,
-    Partition, Queue, RefCodec, ReferenceKind, Snapshot, Store, Version, Work,
+    Partition, Queue, Reading, RefCodec, ReferenceKind, Snapshot, Store, Version, Work,
 };
 use crate::charging::ids::ChargingDataRef;
 use crate::charging::time::{Span, Timestamp};
@@ -63,6 +67,11 @@ pub struct Settings {
     /// How long an attempt to connect may take. Default 500 ms.
     pub connect_timeout: Duration,
     pub durability: Durability,
+    /// The number of all replicas of a master, for [`Durability::Replicated`]: with fewer, the one that is promoted may
+    /// be the one that was not waited for. Default 0.
+    pub replicas: u32,
+    /// Counts promotions after which changes that were answered are, or may be, gone. Shared by all stores of an instance.
+    pub losses: Arc<AtomicU64>,
     /// Connections that the requests of one worker share. Default 1: more only help where one core of Redis is not the
     /// limit.
     pub hot_connections: usize,
@@ -77,6 +86,8 @@ impl Settings {
             deadline: Duration::from_secs(1),
             connect_timeout: Duration::from_millis(500),
             durability: Durability::Fsync,
+            replicas: 0,
+            losses: Arc::default(),
             hot_connections: 1,
             migrate: true,
         }
@@ -90,6 +101,7 @@ impl fmt::Debug for Settings {
             .field("deadline", &self.deadline)
             .field("connect_timeout", &self.connect_timeout)
             .field("durability", &self.durability)
+            .field("replicas", &self.replicas)
             .field("hot_connections", &self.hot_connections)
             .field("migrate", &self.migrate)
             .finish_non_exhaustive()
@@ -108,9 +120,11 @@ pub struct RedisStore {
 impl RedisStore {
     /// Connects, brings the store to the current format or checks that it is, and learns the identity.
     pub async fn open(settings: Settings) -> Result<Self, Error> {
-        ready::refuse_replicated(settings.durability)?;
+        ready::refuse_promise(&settings)?;
         let links = Links::new(&settings)?;
         let identity = migrate::admit(&links, settings.migrate).await?;
+        // The identity goes into references and key names: before that it must not be lost any more.
+        ready::keep_identity(&links).await?;
         let refs = RefCodec::new(identity.secret);
         Ok(Self { links, identity, refs, durability: settings.durability, migrate: settings.migrate })
     }
@@ -205,7 +219,7 @@ impl RedisStore {
         let mut deleted = Version::ABSENT;
         for _ in 0..ATTEMPTS_MAX {
             let steps = Steps::of_reference(kind, id, expected, document, deleted);
-            let current = match self.links.write(&steps.call()).await? {
+            let current = match self.links.commit(steps.call()).await? {
                 Value::Int(1) => return Ok(()),
                 current => reply::versions(current)?,
             };
@@ -295,6 +309,19 @@ impl RedisStore {
     }
 }
 
+/// What a call of the commit function answered: 1, or the documents that are there instead.
+fn made_or_conflict(answer: Value) -> Result<(), Error> {
+    match answer {
+        Value::Int(1) => Ok(()),
+        current => {
+            let mut current = reply::array(current)?.into_iter();
+            let account = current.next().map_or(Ok(None), reply::document)?;
+            let session = current.next().map_or(Ok(None), reply::document)?;
+            Err(Error::Conflict(Some(Box::new(Snapshot { account, session, index: Vec::new() }))))
+        }
+    }
+}
+
 /// A position before any score that is ever written.
 const BEFORE_ALL: &str = "-1e300:";
 
@@ -352,15 +379,14 @@ impl Store for RedisStore {
     }
 
     async fn commit(&self, commit: &Commit) -> Result<(), Error> {
-        match self.links.write(&Steps::of(commit).call()).await? {
-            Value::Int(1) => Ok(()),
-            current => {
-                let mut current = reply::array(current)?.into_iter();
-                let account = current.next().map_or(Ok(None), reply::document)?;
-                let session = current.next().map_or(Ok(None), reply::document)?;
-                Err(Error::Conflict(Some(Box::new(Snapshot { account, session, index: Vec::new() }))))
-            }
+        made_or_conflict(self.links.commit(Steps::of(commit).call()).await?)
+    }
+
+    async fn confirm(&self, read: &Reading) -> Result<(), Error> {
+        if self.links.replicas() == 0 {
+            return Ok(());
         }
+        made_or_conflict(self.links.commit(Steps::confirming(read).call()).await?)
     }
 
     async fn sessions(&self, account: AccountKey, keys: &[ChargingDataRef]) -> Result<Vec<Option<Document>>, Error> {
@@ -443,7 +469,8 @@ impl Store for RedisStore {
         };
         let mut range = cmd("XRANGE");
         range.arg(keys::outbox(partition, queue)).arg(start).arg("+").arg("COUNT").arg(limit.min(ANSWER_MAX));
-        reply::array(self.links.aside(&range).await?)?.into_iter().map(reply::outbox_entry).collect()
+        let entries = self.links.covered(range, Steps::touching(partition).call()).await?;
+        reply::array(entries)?.into_iter().map(reply::outbox_entry).collect()
     }
 
     async fn acknowledge(&self, partition: Partition, queue: Queue, ids: &[OutboxId]) -> Result<(), Error> {

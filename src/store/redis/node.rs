@@ -7,7 +7,7 @@
 //! connection that the pool lends for one command.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bb8_redis::RedisConnectionManager;
@@ -18,6 +18,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Settings;
 use super::failure::{Failure, demoted, lost};
+use super::lane::{Lanes, Promise};
 use super::sentinel::{Sentinels, is_master};
 
 /// After a failed attempt to connect, calls fail at once for so long: a dead Redis is not asked by every request, and
@@ -68,11 +69,14 @@ pub struct Node {
     pool: Pool<Manager>,
     hot: Box<[Hot]>,
     turn: AtomicUsize,
+    /// How changes travel where there are replicas; made when the first one does.
+    lanes: OnceLock<Lanes>,
+    promise: Option<Promise>,
 }
 
 impl Node {
     /// Connects nothing yet; belongs to the runtime it is called on.
-    pub fn new(place: Place, settings: &Settings) -> Self {
+    pub fn new(place: Place, settings: &Settings, promise: Option<Promise>) -> Self {
         let manager = Manager { place, connect_timeout: settings.connect_timeout, answer_timeout: settings.deadline };
         let pool = Pool::builder()
             .max_size(ASIDE_MAX)
@@ -81,7 +85,13 @@ impl Node {
             .connection_timeout(settings.connect_timeout)
             .build_unchecked(manager);
         let hot = (0..settings.hot_connections.max(1)).map(|_| Hot::default()).collect();
-        Self { pool, hot, turn: AtomicUsize::new(0) }
+        Self { pool, hot, turn: AtomicUsize::new(0), lanes: OnceLock::new(), promise }
+    }
+
+    /// The lanes to this server, if it is one that may have replicas.
+    pub fn lanes(&self) -> Option<&Lanes> {
+        let promise = self.promise.as_ref()?;
+        Some(self.lanes.get_or_init(|| Lanes::open(&self.pool, promise)))
     }
 
     pub async fn ask(&self, question: Question<'_>, until: Instant) -> Result<Value, Failure> {
@@ -126,6 +136,8 @@ impl Node {
 pub struct Link {
     connection: MultiplexedConnection,
     health: Arc<Health>,
+    /// Host and port.
+    address: Arc<str>,
 }
 
 #[derive(Default)]
@@ -136,13 +148,39 @@ struct Health {
 
 impl Link {
     /// Dropping the future leaves the connection sound: the answer is thrown away when it comes.
-    async fn ask(mut self, question: Question<'_>) -> Result<Value, RedisError> {
+    pub async fn ask(mut self, question: Question<'_>) -> Result<Value, RedisError> {
         let answer = match question {
             Question::One(cmd) => cmd.query_async(&mut self.connection).await,
             Question::Several(commands) => commands.query_async(&mut self.connection).await,
         };
         self.health.note(answer.as_ref().err());
         answer
+    }
+
+    /// As [`Link::ask`], with the answer to each command, errors among them.
+    pub async fn ask_each(mut self, commands: &Pipeline) -> Result<Vec<Value>, RedisError> {
+        let answers = self.connection.send_packed_commands(commands, 0, commands.len()).await;
+        self.health.note(answers.as_ref().err());
+        answers
+    }
+
+    /// An error among the answers of [`Link::ask_each`].
+    pub fn note(&self, error: RedisError) -> Failure {
+        self.health.note(Some(&error));
+        Failure::Asked(error)
+    }
+
+    /// Makes everyone connect anew.
+    pub fn give_up(&self) {
+        self.health.broken.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.health, &other.health)
+    }
+
+    pub fn address(&self) -> &str {
+        &self.address
     }
 }
 
@@ -166,7 +204,7 @@ impl Health {
 
 /// One of the shared connections, and its replacement.
 #[derive(Default)]
-struct Hot {
+pub(super) struct Hot {
     link: Mutex<Option<Link>>,
     /// Held by whoever connects; remembers how the last attempt failed.
     mending: tokio::sync::Mutex<Option<(Instant, Box<str>)>>,
@@ -178,7 +216,7 @@ impl Hot {
         link.as_ref().filter(|link| !link.health.is_broken()).cloned()
     }
 
-    async fn mend(&self, pool: &Pool<Manager>) -> Result<Link, Box<str>> {
+    pub(super) async fn mend(&self, pool: &Pool<Manager>) -> Result<Link, Box<str>> {
         let mut failed = self.mending.lock().await;
         if let Some(link) = self.link() {
             return Ok(link);
@@ -202,22 +240,24 @@ impl Hot {
 }
 
 /// Makes connections to the server; adds to bb8's own manager the timeouts and the knowledge of what is broken.
-struct Manager {
+pub(super) struct Manager {
     place: Place,
     connect_timeout: Duration,
     answer_timeout: Duration,
 }
 
 impl Manager {
-    async fn find_and_connect(&self) -> Result<MultiplexedConnection, RedisError> {
-        match &self.place {
-            Place::Here(info) => RedisConnectionManager::new(info.clone())?.connect().await,
-            Place::Found(sentinels) => {
-                let mut connection = RedisConnectionManager::new(sentinels.master().await?)?.connect().await?;
-                is_master(&mut connection).await?;
-                Ok(connection)
-            }
+    async fn find_and_connect(&self) -> Result<(MultiplexedConnection, Arc<str>), RedisError> {
+        let info = match &self.place {
+            Place::Here(info) => info.clone(),
+            Place::Found(sentinels) => sentinels.master().await?.at,
+        };
+        let address = info.addr().to_string().into();
+        let mut connection = RedisConnectionManager::new(info)?.connect().await?;
+        if matches!(self.place, Place::Found(_)) {
+            is_master(&mut connection).await?;
         }
+        Ok((connection, address))
     }
 }
 
@@ -227,10 +267,10 @@ impl ManageConnection for Manager {
 
     async fn connect(&self) -> Result<Link, RedisError> {
         let connecting = timeout(self.connect_timeout, self.find_and_connect());
-        let mut connection =
+        let (mut connection, address) =
             connecting.await.map_err(|_| RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut)))??;
         connection.set_response_timeout(self.answer_timeout);
-        Ok(Link { connection, health: Arc::default() })
+        Ok(Link { connection, health: Arc::default(), address })
     }
 
     async fn is_valid(&self, link: &mut Link) -> Result<(), RedisError> {

@@ -5,8 +5,10 @@ use std::fmt;
 use redis::cmd;
 
 use super::connect::Links;
-use super::reply;
-use crate::store::{Applied, Durability, Error};
+use super::history::Replication;
+use super::steps::Steps;
+use super::{Settings, Topology, reply};
+use crate::store::{Applied, Durability, Error, Partition};
 
 pub async fn refuse_eviction(links: &Links) -> Result<(), Error> {
     match info(links, "memory", "maxmemory_policy").await?.as_deref() {
@@ -23,14 +25,13 @@ pub async fn require(links: &Links, durability: Durability) -> Result<(), Error>
     match durability {
         Durability::Memory => Ok(()),
         Durability::Fsync => require_fsync(links).await,
-        Durability::Replicated => refuse_replicated(durability),
+        Durability::Replicated => require_replicas(links).await,
     }
 }
 
 async fn require_fsync(links: &Links) -> Result<(), Error> {
     let appends = info(links, "persistence", "aof_enabled").await?;
-    let policy = reply::array(links.aside(cmd("CONFIG").arg("GET").arg("appendfsync")).await?)?;
-    let policy = policy.into_iter().nth(1).map(reply::text).transpose()?;
+    let policy = setting(links, "appendfsync").await?;
     if appends.as_deref() == Some("1") && policy.as_deref() == Some("always") {
         return Ok(());
     }
@@ -42,14 +43,66 @@ async fn require_fsync(links: &Links) -> Result<(), Error> {
     )))
 }
 
-pub fn refuse_replicated(durability: Durability) -> Result<(), Error> {
-    match durability {
-        Durability::Memory | Durability::Fsync => Ok(()),
-        Durability::Replicated => Err(not_ready(
-            "store.durability is replicated, which needs store.replicas and is not available on a single Redis: choose \
-             fsync or memory",
-        )),
+/// What is waited for must be all that can be promoted, and a master that nobody follows must refuse writes by itself.
+async fn require_replicas(links: &Links) -> Result<(), Error> {
+    let needed = links.replicas();
+    let found = reply::text(links.aside(cmd("INFO").arg("replication")).await?)?;
+    let found = Replication::read(&found).ok_or_else(|| not_ready("Redis does not tell its replicas"))?;
+    let known = links.known_replicas().await?.unwrap_or_default().max(found.replicas);
+    if known > needed {
+        return Err(not_ready(format!(
+            "the master has {known} replicas and store.replicas is {needed}: one that is not waited for may be promoted; \
+             set store.replicas to the number of all of them, or make the sentinels forget one that is gone (SENTINEL RESET)"
+        )));
     }
+    if found.replicas < needed {
+        return Err(not_ready(format!(
+            "{} of {needed} replicas follow the master, and nothing can be answered before all do: bring them back, or \
+             set store.replicas when one is gone for good",
+            found.replicas
+        )));
+    }
+    for (name, allowed) in [("min-replicas-to-write", 1..=needed), ("min-replicas-max-lag", 1..=u32::MAX)] {
+        let value = setting(links, name).await?;
+        if !value.as_deref().and_then(|value| value.parse().ok()).is_some_and(|value| allowed.contains(&value)) {
+            return Err(not_ready(format!(
+                "store.durability is replicated, and Redis has {name} {}: set min-replicas-to-write from 1 to {needed} and \
+                 min-replicas-max-lag above 0, so that a master that is cut off stops taking writes",
+                value.as_deref().unwrap_or("unknown"),
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Makes sure that what was written to a new store is on all replicas.
+pub async fn keep_identity(links: &Links) -> Result<(), Error> {
+    if links.replicas() > 0 {
+        links.commit(Steps::touching(Partition(0)).call()).await?;
+    }
+    Ok(())
+}
+
+/// What cannot be promised by this kind of Redis.
+pub fn refuse_promise(settings: &Settings) -> Result<(), Error> {
+    let is_replicated = settings.durability == Durability::Replicated;
+    if is_replicated && Topology::of(&settings.url) == Some(Topology::Single) {
+        return Err(not_ready(
+            "store.durability is replicated, which a single Redis cannot promise: choose fsync or memory, or name its \
+             sentinels",
+        ));
+    }
+    if is_replicated && settings.replicas == 0 {
+        return Err(not_ready(
+            "store.durability is replicated, which needs store.replicas: the number of all replicas of a master",
+        ));
+    }
+    Ok(())
+}
+
+async fn setting(links: &Links, name: &str) -> Result<Option<Box<str>>, Error> {
+    let found = reply::array(links.aside(cmd("CONFIG").arg("GET").arg(name)).await?)?;
+    found.into_iter().nth(1).map(reply::text).transpose()
 }
 
 /// One line of a section of INFO.

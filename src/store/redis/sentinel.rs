@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::reply;
 
 /// The sentinels of one master.
+#[derive(Clone)]
 pub struct Sentinels {
     sentinels: Vec<ConnectionInfo>,
     name: Box<str>,
@@ -27,6 +28,14 @@ struct Said {
     port: u16,
     /// Grows with every failover.
     epoch: u64,
+    replicas: u32,
+}
+
+/// What the sentinels say.
+pub struct Master {
+    pub at: ConnectionInfo,
+    /// How many replicas they know, reachable or not.
+    pub replicas: u32,
 }
 
 impl Sentinels {
@@ -42,7 +51,7 @@ impl Sentinels {
 
     /// Where the master is, by the latest failover that most of the sentinels know of, or those that answer. A round
     /// trip, connections included.
-    pub async fn master(&self) -> Result<ConnectionInfo, RedisError> {
+    pub async fn master(&self) -> Result<Master, RedisError> {
         let until = Instant::now() + self.patience;
         let mut asked = JoinSet::new();
         for sentinel in &self.sentinels {
@@ -60,12 +69,13 @@ impl Sentinels {
                 Ok(Err(_)) | Err(_) => {}
             }
         }
-        let Some(Said { host, port, .. }) = latest else {
+        let Some(Said { host, port, replicas, .. }) = latest else {
             let reason = failure.map_or_else(|| "no answer in time".to_owned(), |error| error.to_string());
             return Err(unknown(format!("no sentinel knows the master {}: {reason}", self.name)));
         };
         let sentinel = self.sentinels[0].clone();
-        Ok(sentinel.set_addr(ConnectionAddr::Tcp(host, port)).set_redis_settings(self.session.clone()))
+        let at = sentinel.set_addr(ConnectionAddr::Tcp(host, port)).set_redis_settings(self.session.clone());
+        Ok(Master { at, replicas })
     }
 }
 
@@ -97,17 +107,18 @@ async fn ask_once(sentinel: ConnectionInfo, question: &redis::Cmd) -> Result<Val
 
 fn said(answer: Value) -> Option<Said> {
     let mut texts = reply::array(answer).ok()?.into_iter().map(reply::text);
-    let (mut host, mut port, mut epoch) = (None, None, None);
+    let (mut host, mut port, mut epoch, mut replicas) = (None, None, None, None);
     while let (Some(name), Some(value)) = (texts.next(), texts.next()) {
         let value = value.ok()?;
         match &*name.ok()? {
             "ip" => host = Some(String::from(value)),
             "port" => port = value.parse().ok(),
             "config-epoch" => epoch = value.parse().ok(),
+            "num-slaves" => replicas = value.parse().ok(),
             _ => {}
         }
     }
-    Some(Said { host: host?, port: port?, epoch: epoch? })
+    Some(Said { host: host?, port: port?, epoch: epoch?, replicas: replicas? })
 }
 
 fn unknown(sentence: String) -> RedisError {

@@ -8,7 +8,7 @@ pub mod redis;
 mod redis_cost;
 mod redis_faults;
 mod redis_rules;
-mod sentinel;
+pub mod sentinel;
 pub mod server;
 
 /// Ends the test where there is no Valkey, and says so.

@@ -1,12 +1,16 @@
 //! A master with two replicas and three sentinels: the store finds the master, and finds the next one when it is gone.
 
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use nchf::store::redis::{RedisStore, Settings};
-use nchf::store::{Durability, Error, Store, Version};
+use nchf::store::{Applied, Durability, Error, Load, Partition, Queue, Reading, Store, Version};
+use tokio::task::LocalSet;
 use tokio::time::{Instant, sleep};
 
 use super::place::*;
+use super::redis_faults::Traffic;
 use super::server::{Program, Server};
 
 /// A master that may be replaced.
@@ -32,6 +36,11 @@ impl Watched {
             servers[1..]
                 .iter()
                 .all(|replica| replica.ask_text(&["INFO", "replication"]).contains("master_link_status:up"))
+        });
+        let asked_for = options.contains(&"--min-replicas-to-write");
+        wait_for("the replicas to be good ones", || {
+            let good = format!("min_slaves_good_slaves:{replicas}");
+            !asked_for || servers[0].ask_text(&["INFO", "replication"]).contains(&good)
         });
         let quorum = sentinels / 2 + 1;
         let sentinels: Vec<_> = (0..sentinels).map(|_| Server::sentinel(program.clone(), port, quorum)).collect();
@@ -78,9 +87,13 @@ impl Watched {
     /// Waits until the sentinels have replaced the first server, and answers which one they chose.
     pub fn promoted(&self) -> &Server {
         let old = self.servers[0].port().to_string();
-        let port = || self.sentinels[0].ask_map(&["SENTINEL", "MASTER", "main"])["port"].clone();
-        wait_for("another master", || port() != old);
-        let port = port();
+        let named = || -> Vec<String> {
+            let port = |sentinel: &Server| sentinel.ask_map(&["SENTINEL", "MASTER", "main"])["port"].clone();
+            self.sentinels.iter().map(port).collect()
+        };
+        // All of them: one that comes back meanwhile must not be taken for the master that it was.
+        wait_for("another master", || named().iter().all(|port| *port != old));
+        let port = named().remove(0);
         self.servers.iter().find(|server| server.port().to_string() == port).expect("one of ours")
     }
 }
@@ -173,4 +186,165 @@ async fn one_sentinel_of_three_is_enough_and_an_unknown_name_is_said() {
     let url = format!("{}/main", watched.servers[1].url().replace("redis://", "redis+sentinel://"));
     let error = RedisStore::open(Settings { url, ..patient }).await.map(drop).unwrap_err().to_string();
     assert!(error.contains("SENTINEL"), "{error}");
+}
+
+pub const REPLICATED: &[&str] = &["--min-replicas-to-write", "1", "--min-replicas-max-lag", "5"];
+
+fn replicated(watched: &Watched) -> Settings {
+    Settings { durability: Durability::Replicated, replicas: 2, ..hasty(watched) }
+}
+
+/// Eight writers while the master fails; afterwards every operation that was answered is there, once.
+async fn keeps_what_was_answered(program: Program, fail: impl FnOnce(&mut Watched), heal: impl FnOnce(&mut Watched)) {
+    let mut watched = Watched::new(&program, 2, 3, REPLICATED);
+    let settings = replicated(&watched);
+    let store = Rc::new(RedisStore::open(settings.clone()).await.unwrap());
+    store.ready().await.unwrap();
+    let traffic = Traffic::on(&store);
+    sleep(Duration::from_millis(300)).await;
+    fail(&mut watched);
+    // Two replicas are one by now, and nothing can be promised before the old master is back as the second.
+    let watched = tokio::task::spawn_blocking(move || {
+        watched.promoted();
+        watched
+    });
+    let mut watched = watched.await.unwrap();
+    heal(&mut watched);
+    served_again(&store).await;
+    sleep(Duration::from_millis(300)).await;
+    let writers = traffic.end().await;
+    assert!(writers.iter().all(|writer| writer.refused + writer.unknown > 0), "nobody noticed");
+    assert_eq!(settings.losses.load(Ordering::Relaxed), 0);
+}
+
+async fn served_again(store: &RedisStore) {
+    let start = Instant::now();
+    let version =
+        || async { load(store, account(900), None).await.account.map_or(Version::ABSENT, |found| found.version) };
+    loop {
+        // The outcome is of no interest, and neither are loads that fail in between.
+        let load = Load { account: account(900), session: None, index: Vec::new() };
+        let found =
+            store.load(&load).await.ok().map(|found| found.account.map_or(Version::ABSENT, |found| found.version));
+        if let Some(version) = found
+            && store.commit(&writes(account(900), version, "served")).await.is_ok()
+        {
+            break;
+        }
+        assert!(start.elapsed() < Duration::from_secs(30), "not served again");
+        sleep(Duration::from_millis(20)).await;
+    }
+    assert!(version().await > Version::ABSENT);
+}
+
+#[tokio::test]
+async fn nothing_that_the_replicas_have_is_lost_with_a_killed_master() {
+    let (kill, heal) = (|w: &mut Watched| w.servers[0].kill(), |w: &mut Watched| w.servers[0].restart());
+    LocalSet::new().run_until(keeps_what_was_answered(Program::redis(), kill, heal)).await;
+}
+
+#[tokio::test]
+async fn nothing_that_the_replicas_have_is_lost_with_a_paused_master() {
+    let (pause, heal) = (|w: &mut Watched| w.servers[0].pause(), |w: &mut Watched| w.servers[0].resume());
+    LocalSet::new().run_until(keeps_what_was_answered(super::valkey!(), pause, heal)).await;
+}
+
+#[tokio::test]
+async fn what_a_replica_does_not_have_is_not_answered_and_is_confirmed_when_it_does() {
+    for program in [Some(Program::redis()), Program::valkey()].into_iter().flatten() {
+        let watched = Watched::new(&program, 2, 1, REPLICATED);
+        let settings = Settings { replicas: 2, durability: Durability::Replicated, ..watched.settings() };
+        let store = RedisStore::open(Settings { deadline: Duration::from_millis(1500), ..settings }).await.unwrap();
+        let reading = |version| Reading { account: account(7), account_version: Version(version), session: None };
+        store.commit(&writes(account(7), Version::ABSENT, "account")).await.unwrap();
+        watched.servers[2].pause();
+        let answer = store.commit(&writes(account(7), Version(1), "account")).await;
+        assert!(matches!(answer, Err(Error::Unavailable { applied: Applied::Unknown, .. })), "{answer:?}");
+        // It was made: whoever finds it must not answer either. A connection that wrote nothing itself is told by newer
+        // servers that all is well.
+        assert_eq!(load(&store, account(7), None).await.account, document(2, "account"));
+        let answer = store.confirm(&reading(2)).await;
+        assert!(matches!(answer, Err(Error::Unavailable { applied: Applied::Unknown, .. })), "{answer:?}");
+        let answer = store.outbox(Partition(7), Queue::Records, None, 10).await;
+        assert!(matches!(answer, Err(Error::Unavailable { .. })), "{answer:?}");
+        watched.servers[2].resume();
+        served_again(&store).await;
+        store.confirm(&reading(2)).await.unwrap();
+        store.outbox(Partition(7), Queue::Records, None, 10).await.unwrap();
+        assert!(matches!(store.confirm(&reading(1)).await, Err(Error::Conflict(Some(_)))));
+    }
+}
+
+#[tokio::test]
+async fn changes_made_at_once_wait_for_the_replicas_together() {
+    let watched = Watched::new(&Program::redis(), 2, 1, REPLICATED);
+    let settings = Settings { replicas: 2, durability: Durability::Replicated, ..watched.settings() };
+    let store = Rc::new(RedisStore::open(settings).await.unwrap());
+    store.commit(&writes(account(0), Version::ABSENT, "account")).await.unwrap();
+    watched.servers[0].ask(&["CONFIG", "RESETSTAT"]);
+    let local = LocalSet::new();
+    let calls: Vec<_> = (1..=100)
+        .map(|number| {
+            let store = store.clone();
+            let commit = writes(account(number), Version::ABSENT, "account");
+            local.spawn_local(async move { store.commit(&commit).await.unwrap() })
+        })
+        .collect();
+    local.await;
+    for call in calls {
+        call.await.unwrap();
+    }
+    let (changes, waits) = (watched.servers[0].calls_of("fcall"), watched.servers[0].calls_of("wait"));
+    assert_eq!(changes, 100);
+    assert!(waits <= 4, "{waits} waits");
+}
+
+#[tokio::test]
+async fn a_loss_is_told() {
+    let mut watched = Watched::new(&Program::redis(), 1, 3, &[]);
+    let settings = hasty(&watched);
+    let store = RedisStore::open(settings.clone()).await.unwrap();
+    store.commit(&writes(account(7), Version::ABSENT, "account")).await.unwrap();
+    watched.are_even();
+    // The replica hears nothing of what is answered next, and then it is the master: nothing was promised.
+    watched.servers[1].pause();
+    watched.servers[0].ask(&["CLIENT", "KILL", "TYPE", "replica"]);
+    store.commit(&writes(account(7), Version(1), "account")).await.unwrap();
+    watched.servers[0].kill();
+    watched.servers[1].resume();
+    served_again(&store).await;
+    assert_eq!(load(&store, account(7), None).await.account, document(1, "account"));
+    assert_eq!(settings.losses.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn replicas_are_counted_and_settings_demanded() {
+    let mut watched = Watched::new(&Program::redis(), 2, 1, &[]);
+    let with = |replicas| Settings { durability: Durability::Replicated, replicas, ..watched.settings() };
+    let says = async |settings: Settings| {
+        let ready = match RedisStore::open(settings).await {
+            Ok(store) => store.ready().await,
+            Err(error) => Err(error),
+        };
+        ready.map_err(|error| error.into_reason().to_string()).err().unwrap_or_default()
+    };
+    let master = &watched.servers[0];
+    assert!(says(with(0)).await.contains("needs store.replicas"));
+    assert!(says(with(1)).await.contains("2 replicas and store.replicas is 1"));
+    assert!(says(with(2)).await.contains("min-replicas-to-write 0"));
+    master.ask(&["CONFIG", "SET", "min-replicas-to-write", "1", "min-replicas-max-lag", "0"]);
+    assert!(says(with(2)).await.contains("min-replicas-max-lag 0"));
+    master.ask(&["CONFIG", "SET", "min-replicas-max-lag", "2"]);
+    assert_eq!(says(with(2)).await, "");
+    let settings = Settings { deadline: Duration::from_millis(500), ..with(2) };
+    let store = RedisStore::open(settings).await.unwrap();
+    watched.servers[2].kill();
+    wait_for("the master to notice", || {
+        watched.servers[0].ask_text(&["INFO", "replication"]).contains("connected_slaves:1")
+    });
+    let error = store.ready().await.unwrap_err().to_string();
+    assert!(error.contains("1 of 2 replicas"), "{error}");
+    let single =
+        Settings { url: watched.servers[0].url(), replicas: 2, durability: Durability::Replicated, ..hasty(&watched) };
+    assert!(says(single).await.contains("a single Redis cannot promise"));
 }

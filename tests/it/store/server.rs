@@ -209,8 +209,8 @@ impl Server {
 
 impl Process {
     fn signal(&self, name: &str) {
-        let sent = Command::new("kill").args(["-s", name, &self.id.to_string()]).status().unwrap();
-        assert!(sent.success(), "signal {name}");
+        // It may have ended by itself.
+        let _sent = Command::new("kill").args(["-s", name, &self.id.to_string()]).stderr(Stdio::null()).status();
     }
 }
 
