@@ -85,11 +85,11 @@ impl Default for Config {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Store {
-    /// `embedded:DIR`, `redis://[user:password@]host:port/[db]` or
-    /// `redis+sentinel://[user:password@]host:port,host:port/NAME`.
+    /// `embedded:DIR`, `redis://[user:password@]host:port/[db]`,
+    /// `redis+sentinel://[user:password@]host:port,host:port/NAME` or `redis+cluster://[user:password@]host:port,host:port`.
     pub url: String,
-    /// What an answer waits for: `memory`, `fsync` or `replicated`. By default `replicated` on Sentinel, else `fsync`;
-    /// with `--demo` on Redis `memory`.
+    /// What an answer waits for: `memory`, `fsync` or `replicated`. By default `replicated` on Sentinel and
+    /// Cluster, else `fsync`; with `--demo` on Redis `memory`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub durability: Option<Durability>,
     /// The number of all replicas of a master, which `replicated` waits for. Fewer than there are loses what was answered
@@ -547,7 +547,7 @@ impl Config {
             _ => Err(Error::new(
                 "store.url",
                 masked(url),
-                "embedded:DIR, redis://host:port or redis+sentinel://host:port,…/NAME is needed",
+                "embedded:DIR, redis://host:port, redis+sentinel://host:port,…/NAME or redis+cluster://host:port,… is needed",
             )),
         }
     }
@@ -556,7 +556,7 @@ impl Config {
     pub fn durability(&self) -> Durability {
         let by_default = match self.topology() {
             Some(_) if self.demo => Durability::Memory,
-            Some(Topology::Sentinel) => Durability::Replicated,
+            Some(Topology::Sentinel | Topology::Cluster) => Durability::Replicated,
             Some(Topology::Single) | None => Durability::Fsync,
         };
         self.store.durability.unwrap_or(by_default)
@@ -676,7 +676,7 @@ mod tests {
             ("[store]\nurl = \"redis://db:x\"", &["store.url", "redis://db:x", "redis://host:port"]),
             ("[store]\nurl = \"redis://chf:secret@db:70000/0\"", &["store.url", "***@db:70000/0", "redis://host:port"]),
             ("[store]\nurl = \"redis://db/first\"", &["store.url", "redis://db/first", "redis://host:port"]),
-            ("[store]\nurl = \"redis+sentinel://db:1\"", &["store.url", "redis+sentinel://db:1", "/NAME is needed"]),
+            ("[store]\nurl = \"redis+sentinel://db:1\"", &["store.url", "redis+sentinel://db:1", "/NAME or"]),
             ("[store]\ndurability = \"replicated\"", &["store.durability = replicated", "Sentinel and Cluster only"]),
             ("[store]\nurl = \"redis+sentinel://db:1/main\"", &["store.replicas = 0", "number of all replicas"]),
             ("[store]\ndeadline_ms = \"a\"", &["store.deadline_ms", "u32"]),

@@ -4,6 +4,7 @@
 //! |----------------------------------------------------------|--------------------------------------------------------|
 //! | `redis://[user:password@]host[:port][/database]`         | one server                                             |
 //! | `redis+sentinel://[user:password@]host[:port],…/NAME`    | the master that the sentinels know as NAME (port 26379) |
+//! | `redis+cluster://[user:password@]host[:port],…`          | the cluster that some of these servers belong to        |
 //!
 //! User and password are those of the servers that hold the data. A sentinel that asks for a password is told the same.
 //! Reserved characters in them are percent-encoded. There is no TLS.
@@ -11,6 +12,7 @@
 use redis::io::tcp::TcpSettings;
 use redis::{ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo};
 
+const PORT: u16 = 6379;
 const SENTINEL_PORT: u16 = 26379;
 
 /// Which kind of Redis a URL names.
@@ -20,6 +22,8 @@ pub enum Topology {
     Single,
     /// A master and its replicas, one of which sentinels promote when the master is gone.
     Sentinel,
+    /// Several masters that share the keys, each with replicas.
+    Cluster,
 }
 
 impl Topology {
@@ -28,6 +32,7 @@ impl Topology {
         Address::parse(url).map(|address| match address {
             Address::Single(_) => Self::Single,
             Address::Sentinel { .. } => Self::Sentinel,
+            Address::Cluster { .. } => Self::Cluster,
         })
     }
 }
@@ -42,6 +47,10 @@ pub enum Address {
         name: Box<str>,
         /// How a connection to the master begins: user, password, protocol.
         session: RedisConnectionInfo,
+    },
+    Cluster {
+        /// With user and password; at least one.
+        seeds: Vec<ConnectionInfo>,
     },
 }
 
@@ -58,13 +67,18 @@ impl Address {
                 let (credentials, hosts, path) = parts(rest);
                 let name = path.strip_prefix('/')?;
                 (is_plain(name) && !name.contains(['/', '?', '#'])).then_some(())?;
-                let sentinels = each(hosts, SENTINEL_PORT)?;
+                let sentinels = each("", hosts, SENTINEL_PORT)?;
                 let with_credentials = connection(&format!("redis://{credentials}localhost"))?;
                 Some(Self::Sentinel {
                     sentinels,
                     name: name.into(),
                     session: with_credentials.redis_settings().clone(),
                 })
+            }
+            "redis+cluster" => {
+                let (credentials, hosts, path) = parts(rest);
+                matches!(path, "" | "/").then_some(())?;
+                Some(Self::Cluster { seeds: each(credentials, hosts, PORT)? })
             }
             _ => None,
         }
@@ -86,11 +100,11 @@ fn parts(rest: &str) -> (&str, &str, &str) {
 }
 
 /// The servers of a list, where those without a port have this one.
-fn each(hosts: &str, port: u16) -> Option<Vec<ConnectionInfo>> {
+fn each(credentials: &str, hosts: &str, port: u16) -> Option<Vec<ConnectionInfo>> {
     let each = hosts.split(',').map(|host| {
         let (_, given) = is_a_host(host).then(|| port_of(host))?;
-        let url = if given.is_some() { format!("redis://{host}") } else { format!("redis://{host}:{port}") };
-        connection(&url)
+        let port = if given.is_some() { String::new() } else { format!(":{port}") };
+        connection(&format!("redis://{credentials}{host}{port}"))
     });
     each.collect()
 }
@@ -138,6 +152,15 @@ mod tests {
     }
 
     #[test]
+    fn a_cluster_is_named_by_some_of_its_servers() {
+        let Some(Address::Cluster { seeds }) = Address::parse("redis+cluster://:secret@one:1,two") else {
+            panic!("another form")
+        };
+        assert_eq!(hosts(&seeds), ["one:1", "two:6379"]);
+        assert!(seeds.iter().all(|seed| seed.redis_settings().password() == Some("secret")));
+    }
+
+    #[test]
     fn other_forms_are_none() {
         for url in [
             "redis://",
@@ -151,6 +174,9 @@ mod tests {
             "redis+sentinel://one:1,/main",
             "redis+sentinel://one:x/main",
             "redis+sentinel://one:1/main/0",
+            "redis+cluster://",
+            "redis+cluster://one:1/main",
+            "redis+cluster://one:1,",
         ] {
             assert!(Address::parse(url).is_none(), "{url}");
         }

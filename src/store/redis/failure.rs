@@ -15,6 +15,19 @@ pub enum Failure {
     NotKept(Box<str>),
 }
 
+/// What a server of a cluster answers to whom it cannot serve.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Detour {
+    /// The slot lives there.
+    Moved(Box<str>),
+    /// The slot is on its way to there, and these keys are not here any more, or not yet there.
+    Importing(Box<str>),
+    /// Some of the keys are here, and some are there.
+    Halfway,
+    /// The cluster is not whole.
+    Down,
+}
+
 impl Failure {
     pub fn of_a_read(self) -> Error {
         match self.of_a_write() {
@@ -36,6 +49,25 @@ impl Failure {
             // Whoever submits it again finds it made, and waits for the replicas again.
             Self::NotKept(reason) => Error::Unavailable { applied: Applied::Unknown, reason },
         }
+    }
+
+    /// Where a cluster sends the call instead; it did nothing here.
+    pub fn detour(&self) -> Option<Detour> {
+        let Self::Asked(error) = self else { return None };
+        let errors = error.clone().into_server_errors()?;
+        let address = |details: Option<&str>| details?.split_ascii_whitespace().nth(1).map(Box::from);
+        errors.iter().find_map(|(_, error)| match error.code() {
+            "MOVED" => address(error.details()).map(Detour::Moved),
+            "ASK" => address(error.details()).map(Detour::Importing),
+            "TRYAGAIN" => Some(Detour::Halfway),
+            "CLUSTERDOWN" => Some(Detour::Down),
+            _ => None,
+        })
+    }
+
+    /// The server has lost, or never had, the functions.
+    pub fn is_function_missing(&self) -> bool {
+        matches!(self, Self::Asked(error) if function_missing(error))
     }
 
     /// The connection was lost with the call on its way.
@@ -85,8 +117,11 @@ fn refused(error: &RedisError) -> bool {
         "READONLY",
         "TRYAGAIN",
     ];
-    let function_missing = error.detail().is_some_and(|detail| detail.starts_with("Function not found"));
-    function_missing || error.code().is_some_and(|code| CODES.contains(&code))
+    function_missing(error) || error.code().is_some_and(|code| CODES.contains(&code))
+}
+
+fn function_missing(error: &RedisError) -> bool {
+    error.detail().is_some_and(|detail| detail.starts_with("Function not found"))
 }
 
 #[cfg(test)]

@@ -51,8 +51,24 @@ pub const REFERENCE_HOMES: u16 = 64;
 /// Into how many sorted sets the open sessions of a partition are divided.
 pub const SHELVES: u8 = 16;
 
-const SLOTS: u16 = 16384;
+/// How many slots a cluster divides the keys into.
+pub const SLOTS: u16 = 16384;
 const SLOTS_PER_PARTITION: u16 = SLOTS / PARTITIONS;
+
+/// Where a cluster keeps a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slot(pub u16);
+
+/// By the tag of the key, if it has one, else by all of it.
+pub fn slot_of(key: &str) -> Slot {
+    let tag = key.split_once('{').and_then(|(_, rest)| rest.split_once('}')).map(|(tag, _)| tag);
+    Slot(crc16(0, tag.filter(|tag| !tag.is_empty()).unwrap_or(key).as_bytes()) % SLOTS)
+}
+
+/// Of all keys of the partition.
+pub fn slot(partition: Partition) -> Slot {
+    Slot(crc16(0, tag(partition).as_bytes()) % SLOTS)
+}
 
 pub fn account(key: AccountKey) -> String {
     format!("nchf{{{}}}a:{key}", tag(key.partition()))
@@ -114,6 +130,9 @@ pub fn outbox(partition: Partition, queue: Queue) -> String {
     };
     format!("nchf{{{}}}{name}", tag(partition))
 }
+
+/// As [`touched`], beside [`FORMAT`].
+pub const FORMAT_TOUCHED: &str = "nchf{nchf:format}w";
 
 pub fn touched(partition: Partition) -> String {
     format!("nchf{{{}}}w", tag(partition))
@@ -238,6 +257,14 @@ mod tests {
             assert_eq!(slot / 16, partition.0, "{}", tag(partition));
             assert!(tag(partition).len() <= 7, "{}", tag(partition));
         }
+    }
+
+    #[test]
+    fn slots_are_those_of_redis_cluster() {
+        // As `CLUSTER KEYSLOT` answers.
+        assert_eq!(["foo", "{foo}bar", "a{foo}{x}", "a{}foo"].map(|key| slot_of(key).0), [12182, 12182, 12182, 16292]);
+        assert_eq!(slot_of(FORMAT), slot_of(FORMAT_TOUCHED));
+        assert!(Partition::all().all(|partition| slot_of(&timers(partition)) == slot(partition)));
     }
 
     #[test]

@@ -190,8 +190,9 @@ impl Lane {
             // None at all would be for ever.
             batch.cmd("WAIT").arg(*replicas).arg(patience.as_millis().max(1) as u64);
         }
-        let mut answers = match link.clone().ask_each(&batch).await {
-            Ok(answers) => answers,
+        let mut answers = match link.clone().ask(Question::Each(&batch)).await {
+            Ok(Value::Array(answers)) => answers,
+            Ok(_) => Vec::new(),
             Err(error) => {
                 for (.., answer) in waiting {
                     let _nobody_waits = answer.send(Err(Failure::Asked(error.clone())));

@@ -23,7 +23,7 @@ use super::sentinel::{Sentinels, is_master};
 
 /// After a failed attempt to connect, calls fail at once for so long: a dead Redis is not asked by every request, and
 /// one that comes back is found within this time.
-const ATTEMPT_PAUSE: Duration = Duration::from_millis(100);
+pub(super) const ATTEMPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// So many answers in a row that did not come in time, and the connection is replaced: the peer may be gone without a
 /// word. One alone may just be a slow command.
@@ -37,6 +37,8 @@ const ASIDE_MAX: u32 = 2;
 pub enum Question<'q> {
     One(&'q Cmd),
     Several(&'q Pipeline),
+    /// As several, and an error is an answer like others.
+    Each(&'q Pipeline),
 }
 
 impl<'q> From<&'q Cmd> for Question<'q> {
@@ -66,6 +68,8 @@ pub enum Place {
 
 /// The connections to one server.
 pub struct Node {
+    /// Host and port, or the name of the master.
+    name: Box<str>,
     pool: Pool<Manager>,
     hot: Box<[Hot]>,
     turn: AtomicUsize,
@@ -77,6 +81,10 @@ pub struct Node {
 impl Node {
     /// Connects nothing yet; belongs to the runtime it is called on.
     pub fn new(place: Place, settings: &Settings, promise: Option<Promise>) -> Self {
+        let name = match &place {
+            Place::Here(info) => info.addr().to_string().into(),
+            Place::Found(sentinels) => sentinels.name().into(),
+        };
         let manager = Manager { place, connect_timeout: settings.connect_timeout, answer_timeout: settings.deadline };
         let pool = Pool::builder()
             .max_size(ASIDE_MAX)
@@ -85,7 +93,33 @@ impl Node {
             .connection_timeout(settings.connect_timeout)
             .build_unchecked(manager);
         let hot = (0..settings.hot_connections.max(1)).map(|_| Hot::default()).collect();
-        Self { pool, hot, turn: AtomicUsize::new(0), lanes: OnceLock::new(), promise }
+        Self { name, pool, hot, turn: AtomicUsize::new(0), lanes: OnceLock::new(), promise }
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Asks the server that takes over a slot, and tells it that we know. A transaction is one question.
+    pub async fn ask_importing(&self, question: Question<'_>, until: Instant) -> Result<Value, Failure> {
+        let mut commands = redis::pipe();
+        commands.cmd("ASKING");
+        match question {
+            Question::One(cmd) => {
+                commands.add_command(cmd.clone());
+            }
+            Question::Several(several) | Question::Each(several) => {
+                commands.cmd("MULTI");
+                several.cmd_iter().for_each(|cmd| {
+                    commands.add_command(cmd.clone());
+                });
+                commands.cmd("EXEC");
+            }
+        }
+        match self.ask(Question::Each(&commands), until).await? {
+            Value::Array(mut answers) => answers.pop().unwrap_or(Value::Nil).extract_error().map_err(Failure::Asked),
+            other => Ok(other),
+        }
     }
 
     /// The lanes to this server, if it is one that may have replicas.
@@ -152,19 +186,15 @@ impl Link {
         let answer = match question {
             Question::One(cmd) => cmd.query_async(&mut self.connection).await,
             Question::Several(commands) => commands.query_async(&mut self.connection).await,
+            Question::Each(commands) => {
+                self.connection.send_packed_commands(commands, 0, commands.len()).await.map(Value::Array)
+            }
         };
         self.health.note(answer.as_ref().err());
         answer
     }
 
-    /// As [`Link::ask`], with the answer to each command, errors among them.
-    pub async fn ask_each(mut self, commands: &Pipeline) -> Result<Vec<Value>, RedisError> {
-        let answers = self.connection.send_packed_commands(commands, 0, commands.len()).await;
-        self.health.note(answers.as_ref().err());
-        answers
-    }
-
-    /// An error among the answers of [`Link::ask_each`].
+    /// An error among the answers to [`Question::Each`].
     pub fn note(&self, error: RedisError) -> Failure {
         self.health.note(Some(&error));
         Failure::Asked(error)

@@ -49,6 +49,10 @@ impl Sentinels {
         Self { sentinels, name, session, patience }
     }
 
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Where the master is, by the latest failover that most of the sentinels know of, or those that answer. A round
     /// trip, connections included.
     pub async fn master(&self) -> Result<Master, RedisError> {

@@ -10,7 +10,7 @@ use redis::{Cmd, RedisWrite, ToRedisArgs};
 
 use super::keys;
 use crate::charging::time::Span;
-use crate::store::{AccountKey, Commit, Listing, Partition, Reading, ReferenceKind, SessionWrite, TimerWrite, Version};
+use crate::store::{AccountKey, Commit, Listing, Reading, ReferenceKind, SessionWrite, TimerWrite, Version};
 
 /// Length of the version in front of each document.
 pub const VERSION_LENGTH: usize = 8;
@@ -83,9 +83,9 @@ impl<'a> Steps<'a> {
     }
 
     /// As [`Steps::confirming`], whatever is there.
-    pub fn touching(partition: Partition) -> Self {
+    pub fn touching(key: String) -> Self {
         let mut steps = Self::default();
-        steps.put(keys::touched(partition), &[], None);
+        steps.put(key, &[], None);
         steps
     }
 

@@ -1,5 +1,6 @@
 //! The conformance suite: one list of properties, every store. A property that only one store has is tested beside it.
 
+mod cluster;
 mod embedded;
 mod memory;
 mod place;
@@ -100,6 +101,8 @@ macro_rules! conforms {
 conforms!(on_memory, crate::store::memory::Place::new());
 conforms!(on_embedded, crate::store::embedded::Place::new());
 conforms!(on_redis, crate::store::redis::Place::single(Program::redis()));
+conforms!(on_redis_cluster, crate::store::redis::Place::cluster(Program::redis()));
 conforms!(on_redis_sentinel, crate::store::redis::Place::sentinel(Program::redis()));
 conforms!(on_valkey, crate::store::redis::Place::single(valkey!()));
+conforms!(on_valkey_cluster, crate::store::redis::Place::cluster(valkey!()));
 conforms!(on_valkey_sentinel, crate::store::redis::Place::sentinel(valkey!()));

@@ -9,6 +9,7 @@ use nchf::charging::time::Span;
 use nchf::store::redis::{RedisStore, Settings};
 use nchf::store::{Durability, Store};
 
+use super::cluster::Clustered;
 use super::sentinel::Watched;
 use super::server::{Program, Server};
 
@@ -16,6 +17,7 @@ use super::server::{Program, Server};
 pub enum Place {
     Single(Server),
     Sentinel(Kept<Watched>),
+    Cluster(Kept<Clustered>),
 }
 
 impl Place {
@@ -27,6 +29,12 @@ impl Place {
         let watched = Kept::take(&SENTINEL, &program, |program| Watched::new(program, 1, 1, &[]));
         watched.servers[0].empty();
         Self::Sentinel(watched)
+    }
+
+    pub fn cluster(program: Program) -> Self {
+        let clustered = Kept::take(&CLUSTER, &program, |program| Clustered::new(program, false, &[]));
+        clustered.empty();
+        Self::Cluster(clustered)
     }
 }
 
@@ -41,6 +49,7 @@ pub struct Kept<T: 'static> {
 pub type Keep<T> = Mutex<Vec<(Program, T)>>;
 
 static SENTINEL: Keep<Watched> = Keep::new(Vec::new());
+static CLUSTER: Keep<Clustered> = Keep::new(Vec::new());
 
 impl<T> Kept<T> {
     pub fn take(of: &'static Keep<T>, program: &Program, new: impl FnOnce(&Program) -> T) -> Self {
@@ -84,6 +93,7 @@ impl super::place::Place for Place {
         let settings = match self {
             Self::Single(server) => settings(server),
             Self::Sentinel(watched) => watched.settings(),
+            Self::Cluster(clustered) => clustered.settings(),
         };
         Arc::new(RedisStore::open(settings).await.unwrap())
     }

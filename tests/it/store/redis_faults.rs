@@ -1,6 +1,7 @@
 //! What happens when Redis fails: every call ends in time and says what may have happened, and it heals by itself.
 
 use std::cell::Cell;
+use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -111,8 +112,12 @@ pub struct Traffic {
 
 impl Traffic {
     pub fn on(store: &Rc<RedisStore>) -> Self {
+        Self::between(store, 0..8)
+    }
+
+    pub fn between(store: &Rc<RedisStore>, accounts: Range<u64>) -> Self {
         let on = Rc::new(Cell::new(true));
-        let writers = (0..8).map(|number| spawn_local(Writer::new(store, number).run_while(on.clone()))).collect();
+        let writers = accounts.map(|number| spawn_local(Writer::new(store, number).run_while(on.clone()))).collect();
         Self { on, writers }
     }
 

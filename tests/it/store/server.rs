@@ -221,7 +221,7 @@ impl Drop for Server {
 }
 
 /// Below the ports that the system gives to outgoing connections, so that none of these takes it before a restart.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     static TRIED: AtomicU32 = AtomicU32::new(0);
     let start = std::process::id().wrapping_mul(37);
     let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
