@@ -16,6 +16,7 @@ use crate::charging::time::Span;
 use crate::notify::policy::Allowed;
 use crate::notify::retry::RetryPolicy;
 use crate::store::Durability;
+use crate::store::redis::Topology;
 
 /// A setting that cannot be used: one line for an operator.
 #[derive(Debug, thiserror::Error)]
@@ -84,13 +85,15 @@ impl Default for Config {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Store {
-    /// `embedded:DIR` or `redis://[user:password@]host:port/[db]`.
+    /// `embedded:DIR`, `redis://[user:password@]host:port/[db]`,
+    /// `redis+sentinel://[user:password@]host:port,host:port/NAME` or `redis+cluster://[user:password@]host:port,host:port`.
     pub url: String,
-    /// What an answer waits for: `memory`, `fsync` or `replicated`. By default `fsync`, with `--demo` on Redis
-    /// `memory`.
+    /// What an answer waits for: `memory`, `fsync` or `replicated`. By default `replicated` on Sentinel and
+    /// Cluster, else `fsync`; with `--demo` on Redis `memory`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub durability: Option<Durability>,
-    /// The number of all replicas that `replicated` waits for.
+    /// The number of all replicas of a master, which `replicated` waits for. Fewer than there are loses what was answered
+    /// when the one that was not waited for is promoted; more than there are answers nothing.
     pub replicas: u32,
     /// Longest wait for one answer of the store, in milliseconds. Too small turns a slow moment into refusals, too
     /// large lets requests pile up behind a dead store.
@@ -448,8 +451,14 @@ impl Config {
             let value = file.map(|file| file.to_string()).unwrap_or_default();
             return Err(Error::new(&format!("notify.{there}"), value, &format!("notify.{missing} is needed with it")));
         }
-        if self.store.durability == Some(Durability::Replicated) {
-            return Err(Error::new("store.durability", "replicated", "allowed on Sentinel and Cluster only"));
+        if self.durability() == Durability::Replicated {
+            if self.topology().is_none_or(|topology| topology == Topology::Single) {
+                return Err(Error::new("store.durability", "replicated", "allowed on Sentinel and Cluster only"));
+            }
+            if self.store.replicas == 0 {
+                let allowed = "store.durability replicated needs the number of all replicas of a master";
+                return Err(Error::new("store.replicas", 0, allowed));
+            }
         }
         let positive = [
             ("store.deadline_ms", u64::from(self.store.deadline_ms)),
@@ -540,20 +549,28 @@ impl Config {
         let url = &self.store.url;
         match url.split_once(':') {
             Some(("embedded", directory)) if !directory.is_empty() => Ok(StoreUrl::Embedded(directory.into())),
-            Some(("redis", rest)) if rest.strip_prefix("//").is_some_and(names_a_server) => {
-                Ok(StoreUrl::Redis(url.clone()))
-            }
-            _ => Err(Error::new("store.url", masked(url), "embedded:DIR or redis://host:port is needed")),
+            _ if Topology::of(url).is_some() => Ok(StoreUrl::Redis(url.clone())),
+            _ => Err(Error::new(
+                "store.url",
+                masked(url),
+                "embedded:DIR, redis://host:port, redis+sentinel://host:port,…/NAME or redis+cluster://host:port,… is needed",
+            )),
         }
     }
 
     /// What an answer waits for.
     pub fn durability(&self) -> Durability {
-        let by_default = match self.store_url() {
-            Ok(StoreUrl::Redis(_)) if self.demo => Durability::Memory,
-            Ok(_) | Err(_) => Durability::Fsync,
+        let by_default = match self.topology() {
+            Some(_) if self.demo => Durability::Memory,
+            Some(Topology::Sentinel | Topology::Cluster) => Durability::Replicated,
+            Some(Topology::Single) | None => Durability::Fsync,
         };
         self.store.durability.unwrap_or(by_default)
+    }
+
+    /// Which kind of Redis the store is on; `None` for the embedded store.
+    fn topology(&self) -> Option<Topology> {
+        Topology::of(&self.store.url)
     }
 
     fn features(&self) -> Result<u64, Error> {
@@ -617,23 +634,6 @@ impl Config {
     }
 }
 
-/// Whether what follows `redis://` says where a Redis is: a host and, where they are given, a port and the number of a
-/// database. A password may hold what is not allowed elsewhere.
-fn names_a_server(rest: &str) -> bool {
-    let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-    let address = authority.rsplit('@').next().unwrap_or_default();
-    // The colons of an IPv6 address stand in brackets.
-    let (host, port) = match address.rsplit_once(':') {
-        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
-        _ => (address, None),
-    };
-    let database = path.split(['?', '#']).next().unwrap_or_default().trim_start_matches('/');
-    !host.is_empty()
-        && host.bytes().all(|byte| byte.is_ascii_graphic())
-        && port.is_none_or(|port| port.parse::<u16>().is_ok())
-        && (database.is_empty() || database.parse::<u32>().is_ok())
-}
-
 /// A URL without the password that may stand in it.
 pub fn masked(url: &str) -> String {
     match (url.split_once("://"), url.rfind('@')) {
@@ -682,6 +682,9 @@ mod tests {
             ("[store]\nurl = \"redis://db:x\"", &["store.url", "redis://db:x", "redis://host:port"]),
             ("[store]\nurl = \"redis://chf:secret@db:70000/0\"", &["store.url", "***@db:70000/0", "redis://host:port"]),
             ("[store]\nurl = \"redis://db/first\"", &["store.url", "redis://db/first", "redis://host:port"]),
+            ("[store]\nurl = \"redis+sentinel://db:1\"", &["store.url", "redis+sentinel://db:1", "/NAME or"]),
+            ("[store]\ndurability = \"replicated\"", &["store.durability = replicated", "Sentinel and Cluster only"]),
+            ("[store]\nurl = \"redis+sentinel://db:1/main\"", &["store.replicas = 0", "number of all replicas"]),
             ("[store]\ndeadline_ms = \"a\"", &["store.deadline_ms", "u32"]),
             ("[store]\ndeadline_ms = 0", &["store.deadline_ms = 0", "above 0"]),
             ("listen = \"here\"", &["listen", "invalid socket address"]),

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -116,7 +117,10 @@ impl Instance {
         let control = apps[0].app.clone();
         let demo = config.demo;
         workers.first().spawn(prepare(control.clone(), demo)).await??;
-        workers.first().spawn(watch_catalog(control));
+        workers.first().spawn(watch_catalog(control.clone()));
+        if let Opener::Redis(settings) = &opener {
+            workers.first().spawn(count_losses(control, Arc::clone(&settings.losses)));
+        }
 
         let draining = Draining::default();
         let operator_nchf = Nchf { settings: Arc::new(settings.without_tls()), ..apps[0].clone() };
@@ -236,6 +240,7 @@ pub fn redis_settings(config: &Config, url: String) -> redis::Settings {
     redis::Settings {
         deadline: Duration::from_millis(u64::from(config.store.deadline_ms)),
         durability: config.durability(),
+        replicas: config.store.replicas,
         migrate: config.store.migrate,
         ..redis::Settings::new(url)
     }
@@ -267,6 +272,16 @@ async fn prepare(app: App, demo: bool) -> anyhow::Result<()> {
     }
     app.refresh_catalog().await?;
     Ok(())
+}
+
+/// How often losses that the stores have found become a metric.
+const LOSSES_EVERY: Duration = Duration::from_secs(1);
+
+async fn count_losses(app: App, losses: Arc<AtomicU64>) {
+    loop {
+        app.shared.metrics.store_losses.inc_by(losses.swap(0, Ordering::Relaxed));
+        tokio::time::sleep(LOSSES_EVERY).await;
+    }
 }
 
 /// How often another instance's change of a tariff plan is looked for; costs one small read.

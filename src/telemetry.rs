@@ -23,6 +23,7 @@ pub struct Metrics {
     pub replays: Family<OperationLabel, Counter>,
     pub conflicts: Counter,
     pub store_errors: Family<StoreErrorLabel, Counter>,
+    pub store_losses: Counter,
     /// Seconds by which timers are performed late.
     pub timer_lag: Histogram,
     pub notifications: Family<NotificationLabels, Counter>,
@@ -74,6 +75,7 @@ impl Default for Metrics {
             replays: Family::default(),
             conflicts: Counter::default(),
             store_errors: Family::default(),
+            store_losses: Counter::default(),
             timer_lag: Histogram::new(LAG_BUCKETS),
             notifications: Family::default(),
             index_drift: Counter::default(),
@@ -112,6 +114,11 @@ impl Metrics {
         );
         registry.register("cdrs", "Records that are in published files", self.cdrs.clone());
         registry.register("cdr_files", "Published record files", self.cdr_files.clone());
+        registry.register(
+            "store_losses",
+            "Promotions of a replica after which answered changes are, or may be, gone; each worker counts its own",
+            self.store_losses.clone(),
+        );
         registry.register("store_errors", "Failures of the store, by kind", store_errors.clone());
         registry
     }

@@ -19,7 +19,7 @@ use crate::charging::session::{ChargingSession, Operation, Service};
 use crate::charging::time::Timestamp;
 use crate::store::partition::KeyedHash;
 use crate::store::{
-    self, AccountKey, Applied, Commit, Document, IndexKey, IndexWrite, List, Listing, Load, Partition, Queue,
+    self, AccountKey, Applied, Commit, Document, IndexKey, IndexWrite, List, Listing, Load, Partition, Queue, Reading,
     SessionWrite, Snapshot, TimerWrite, Version, record,
 };
 
@@ -80,6 +80,31 @@ impl Asked<'_> {
     }
 }
 
+/// What is known of an operation that is submitted until it is settled.
+struct Fate {
+    begun: Timestamp,
+    /// Some attempt may have done it. Then a later one that was refused does not mean that nothing was done.
+    is_unknown: bool,
+}
+
+impl Fate {
+    fn begun(at: Timestamp) -> Self {
+        Self { begun: at, is_unknown: false }
+    }
+
+    fn tell<T>(&self, outcome: Result<T, Failure>) -> Result<T, Failure> {
+        outcome.map_err(|failure| match failure {
+            Failure::Store(store::Error::Unavailable { applied: Applied::No, reason }) if self.is_unknown => {
+                store::Error::Unavailable { applied: Applied::Unknown, reason }.into()
+            }
+            Failure::Contended if self.is_unknown => {
+                store::Error::unavailable(Applied::Unknown, "not settled by any attempt").into()
+            }
+            failure => failure,
+        })
+    }
+}
+
 /// Sessions of a list looked at in one go.
 const PAGE: usize = 200;
 
@@ -122,9 +147,14 @@ impl App {
         reference: ChargingDataRef,
         asked: Asked<'_>,
     ) -> Result<Done, Failure> {
-        let begun = self.shared.clock.now();
-        let load = &Load { account, session: Some(reference), index: asked.index() };
+        let load = Load { account, session: Some(reference), index: asked.index() };
+        let mut fate = Fate::begun(self.shared.clock.now());
         let _turn = self.shared.turn(account).await;
+        let done = self.attempt_to_commit(&load, asked, &mut fate).await;
+        fate.tell(done)
+    }
+
+    async fn attempt_to_commit(&self, load: &Load, asked: Asked<'_>, fate: &mut Fate) -> Result<Done, Failure> {
         let mut snapshot = self.store.load(load).await?;
         for _ in 0..ATTEMPTS {
             let (command, second_version) = self.command(&asked, load, &snapshot).await?;
@@ -139,11 +169,16 @@ impl App {
             };
             let decision = decide(&context, account, command)?;
             if let Some(session) = decision.replayed {
-                return Ok(Done { answer: decision.answer, session: *session, replayed: true });
+                // The answer stands in what was read: it is given again only when that is as safe as the first time.
+                match self.confirm(&snapshot, load, fate).await? {
+                    None => return Ok(Done { answer: decision.answer, session: *session, replayed: true }),
+                    Some(current) => snapshot = current,
+                }
+                continue;
             }
             let versions = [version_of(snapshot.session.as_ref()), second_version];
             let commit = self.commit_of(load.account, version, versions, &decision.changes, context.now);
-            match self.commit(&commit, load, begun).await? {
+            match self.commit(&commit, load, fate).await? {
                 None => return Ok(done(decision)),
                 Some(current) => snapshot = current,
             }
@@ -154,9 +189,14 @@ impl App {
     /// Does to a session what follows from a cause other than a message. Answers whether anything did. Two round trips.
     pub async fn maintain(&self, reference: &ChargingDataRef, cause: &Maintenance) -> Result<bool, Failure> {
         let Some(account) = self.shared.refs.account_of(reference.as_str()) else { return Ok(false) };
-        let begun = self.shared.clock.now();
-        let load = &Load { account, session: Some(reference.clone()), index: Vec::new() };
+        let load = Load { account, session: Some(reference.clone()), index: Vec::new() };
+        let mut fate = Fate::begun(self.shared.clock.now());
         let _turn = self.shared.turn(account).await;
+        let done = self.attempt_to_maintain(&load, cause, &mut fate).await;
+        fate.tell(done)
+    }
+
+    async fn attempt_to_maintain(&self, load: &Load, cause: &Maintenance, fate: &mut Fate) -> Result<bool, Failure> {
         let mut snapshot = self.store.load(load).await?;
         for _ in 0..ATTEMPTS {
             let Some(document) = &snapshot.session else { return Ok(false) };
@@ -170,10 +210,16 @@ impl App {
                 rules: &self.shared.rules,
                 account_version: version.next().0,
             };
-            let Some(changes) = maintain(&context, account, session, cause.clone()) else { return Ok(false) };
+            let Some(changes) = maintain(&context, account, session, cause.clone()) else {
+                match self.confirm(&snapshot, load, fate).await? {
+                    None => return Ok(false),
+                    Some(current) => snapshot = current,
+                }
+                continue;
+            };
             let versions = [document.version, Version::ABSENT];
             let commit = self.commit_of(load.account, version, versions, &changes, context.now);
-            match self.commit(&commit, load, begun).await? {
+            match self.commit(&commit, load, fate).await? {
                 None => return Ok(true),
                 Some(current) => snapshot = current,
             }
@@ -183,8 +229,23 @@ impl App {
 
     /// Commits. Answers what is there instead, when it did not hold or nobody knows: decided again over that, it either
     /// turns out to be done or is done for the first time.
-    async fn commit(&self, commit: &Commit, load: &Load, begun: Timestamp) -> Result<Option<Snapshot>, Failure> {
-        match self.store.commit(commit).await {
+    async fn commit(&self, commit: &Commit, load: &Load, fate: &mut Fate) -> Result<Option<Snapshot>, Failure> {
+        self.settled(self.store.commit(commit).await, load, fate).await
+    }
+
+    /// As [`App::commit`], for an answer that is given from what was read: something was done, whatever fails now.
+    async fn confirm(&self, read: &Snapshot, load: &Load, fate: &mut Fate) -> Result<Option<Snapshot>, Failure> {
+        fate.is_unknown = true;
+        self.settled(self.store.confirm(&reading(read, load)).await, load, fate).await
+    }
+
+    async fn settled(
+        &self,
+        outcome: Result<(), store::Error>,
+        load: &Load,
+        fate: &mut Fate,
+    ) -> Result<Option<Snapshot>, Failure> {
+        match outcome {
             Ok(()) => Ok(None),
             Err(store::Error::Conflict(current)) => {
                 self.shared.metrics.conflicts.inc();
@@ -194,7 +255,8 @@ impl App {
                 }))
             }
             Err(unknown @ store::Error::Unavailable { applied: Applied::Unknown, .. }) => {
-                if self.shared.clock.now().since(begun).millis() >= i64::from(self.shared.deadline_ms) {
+                fate.is_unknown = true;
+                if self.shared.clock.now().since(fate.begun).millis() >= i64::from(self.shared.deadline_ms) {
                     return Err(unknown.into());
                 }
                 Ok(Some(self.store.load(load).await.map_err(|_| unknown)?))
@@ -404,13 +466,30 @@ impl App {
         let key = self.shared.refs.account_key(id);
         let reference = self.shared.refs.index_key("credit", &[id.as_str().as_bytes(), credit.reference.as_bytes()]);
         let load = Load { account: key, session: None, index: vec![reference] };
+        let mut fate = Fate::begun(self.shared.clock.now());
         let _turn = self.shared.turn(key).await;
+        let credited = self.attempt_to_credit(&load, reference, credit, &mut fate).await;
+        fate.tell(credited)
+    }
+
+    async fn attempt_to_credit(
+        &self,
+        load: &Load,
+        reference: IndexKey,
+        credit: &Credit,
+        fate: &mut Fate,
+    ) -> Result<Option<Result<(Account, bool), Refusal>>, Failure> {
+        let key = load.account;
+        let mut snapshot = self.store.load(load).await?;
         for _ in 0..ATTEMPTS {
-            let snapshot = self.store.load(&load).await?;
             let Some(document) = &snapshot.account else { return Ok(None) };
             let account: Account = decode(document)?;
             if let Some(Some(_)) = snapshot.index.first() {
-                return Ok(Some(Ok((account, false))));
+                match self.confirm(&snapshot, load, fate).await? {
+                    None => return Ok(Some(Ok((account, false)))),
+                    Some(current) => snapshot = current,
+                }
+                continue;
             }
             let now = self.shared.clock.now();
             let (account, entry) = match operator::credit(now, document.version.next().0, account, credit) {
@@ -425,10 +504,9 @@ impl App {
                 index: vec![IndexWrite { key: reference, value: record::encode(&now), lives_for: None }],
                 ..account_commit(key, document.version, &account)
             };
-            match self.store.commit(&commit).await {
-                Ok(()) => return Ok(Some(Ok((account, true)))),
-                Err(store::Error::Conflict(_) | store::Error::Unavailable { applied: Applied::Unknown, .. }) => {}
-                Err(error) => return Err(error.into()),
+            match self.commit(&commit, load, fate).await? {
+                None => return Ok(Some(Ok((account, true)))),
+                Some(current) => snapshot = current,
             }
         }
         Err(Failure::Contended)
@@ -491,6 +569,14 @@ fn decode<T: serde::de::DeserializeOwned>(document: &Document) -> Result<T, stor
 
 fn version_of(document: Option<&Document>) -> Version {
     document.map_or(Version::ABSENT, |document| document.version)
+}
+
+fn reading(snapshot: &Snapshot, load: &Load) -> Reading {
+    Reading {
+        account: load.account,
+        account_version: version_of(snapshot.account.as_ref()),
+        session: load.session.clone().map(|key| (key, version_of(snapshot.session.as_ref()))),
+    }
 }
 
 fn account_commit(key: AccountKey, expected: Version, account: &Account) -> Commit {

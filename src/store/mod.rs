@@ -83,6 +83,15 @@ pub struct Commit {
     pub index: Vec<IndexWrite>,
 }
 
+/// What an answer was read from: which versions of which documents.
+#[derive(Clone, Debug)]
+pub struct Reading {
+    pub account: AccountKey,
+    pub account_version: Version,
+    /// A session of the account.
+    pub session: Option<(ChargingDataRef, Version)>,
+}
+
 /// The part of a commit that concerns one charging session of the account.
 #[derive(Clone, Debug)]
 pub struct SessionWrite {
@@ -318,6 +327,14 @@ pub trait Store: Send + Sync + 'static {
     /// One round trip. On `Unavailable` with `Applied::Unknown` it may or may not have happened.
     async fn commit(&self, commit: &Commit) -> Result<(), Error>;
 
+    /// Before an answer is given from what was read, without a change of its own: after `Ok` that survives what the
+    /// configured durability says, as what was committed does. Fails as `commit`: with `Conflict` when it is not what is
+    /// there. Costs nothing where whatever can be read survives already; else one round trip, and the replicas'.
+    async fn confirm(&self, read: &Reading) -> Result<(), Error> {
+        let _survives_already = read;
+        Ok(())
+    }
+
     /// Documents of several sessions of one account, for listings; absent ones are `None`.
     async fn sessions(&self, account: AccountKey, keys: &[ChargingDataRef]) -> Result<Vec<Option<Document>>, Error>;
 
@@ -342,7 +359,7 @@ pub trait Store: Send + Sync + 'static {
     async fn look(&self, partitions: &[Partition], now: Timestamp) -> Result<Vec<Work>, Error>;
 
     /// Entries of one outbox after `after`, or from the oldest, in order and at most `limit`; none only when there are
-    /// none. They stay until acknowledged. An id that no store of this kind ever gave is `Corrupt`.
+    /// none. They stay until acknowledged, and survive what the configured durability says. An id that no store of this kind ever gave is `Corrupt`.
     async fn outbox(
         &self,
         partition: Partition,

@@ -5,18 +5,27 @@ use std::time::Duration;
 
 use nchf::clock::{Clock, ManualClock, SystemClock};
 use nchf::config::Config;
-use nchf::store::redis::RedisStore;
+use nchf::store::Durability;
+use nchf::store::redis::{RedisStore, Settings};
 use serde_json::{Value, json};
 
 use crate::store::redis::settings;
-use crate::store::server::Server;
+use crate::store::sentinel::{REPLICATED, Watched};
+use crate::store::server::{Program, Server};
 use crate::support::World;
 use crate::support::world::request;
 
 /// Redis' own clock counts the time to live, so the world's stands where the machine's does.
 async fn world_on(server: &Server) -> World {
-    let store = RedisStore::open(settings(server)).await.unwrap();
-    World::over(Arc::new(store), ManualClock::at(SystemClock.now()), Config::default()).await
+    world_with(settings(server)).await
+}
+
+async fn world_with(settings: Settings) -> World {
+    let store = RedisStore::open(settings).await.unwrap();
+    let mut config = Config::default();
+    // The world's clock stands: an outcome that is unknown is told at once.
+    config.http.deadline_ms = 0;
+    World::over(Arc::new(store), ManualClock::at(SystemClock.now()), config).await
 }
 
 fn asks(number: u32) -> Value {
@@ -67,6 +76,38 @@ async fn a_store_that_is_away_is_answered_503_and_served_again_when_it_is_back()
     }
     answer.expect(200);
     assert_eq!(world.balance("demo-0001", "main", "amount").await, "9.990000", "charged once");
+}
+
+#[tokio::test]
+async fn a_copy_is_answered_when_the_replicas_have_what_the_first_one_did() {
+    for program in [Some(Program::redis()), Program::valkey()].into_iter().flatten() {
+        let watched = Watched::new(&program, 1, 1, REPLICATED);
+        let hasty = Settings { deadline: Duration::from_millis(1000), ..watched.settings() };
+        let world = world_with(Settings { durability: Durability::Replicated, replicas: 1, ..hasty }).await;
+        let created = world.create(&asks(1)).await;
+        created.expect(201);
+        watched.servers[1].pause();
+        // Made, but not where it has to be: nobody is told, the first time and each time after.
+        let first = world.update(&created, &asks(2)).await;
+        assert_eq!(first.status, 504, "{first:?}");
+        // Also when Redis refuses to confirm it, because its replicas have been silent for too long.
+        for _ in 0..2 {
+            assert_eq!(world.update(&created, &asks(2)).await.status, 504);
+            watched.servers[0].ask(&["CONFIG", "SET", "min-replicas-to-write", "2"]);
+        }
+        watched.servers[0].ask(&["CONFIG", "SET", "min-replicas-to-write", "1"]);
+        watched.servers[1].resume();
+        let mut answer = world.update(&created, &asks(2)).await;
+        for _ in 0..100 {
+            if answer.status == 200 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            answer = world.update(&created, &asks(2)).await;
+        }
+        answer.expect(200);
+        assert_eq!(world.balance("demo-0001", "main", "amount").await, "9.990000", "charged once");
+    }
 }
 
 #[tokio::test]

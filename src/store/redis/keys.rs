@@ -18,6 +18,7 @@
 //! | `nchf{T}k:<account>`        | sorted set | closed sessions of one account: reference by time of closing        |
 //! | `nchf{T}x`                  | stream     | outbox of records, field `d`; it outlives its entries               |
 //! | `nchf{T}y`                  | stream     | outbox of notifications, as the other                               |
+//! | `nchf{T}w`                  | string     | nothing: written where replicas have to hear something              |
 //! | `nchf{T}r:<kind>:<id>`      | string     | reference document: version, document; `T` by a hash of the id      |
 //! | `nchf{T}n:<kind>`           | sorted set | the ids of these documents, all with score 0                        |
 //! | `nchf{T}d:<kind>`           | string     | the greatest version among those that were deleted, as a document   |
@@ -53,8 +54,24 @@ pub const REFERENCE_HOMES: u16 = 64;
 /// Into how many sorted sets the open sessions of a partition are divided.
 pub const SHELVES: u8 = 16;
 
-const SLOTS: u16 = 16384;
+/// How many slots a cluster divides the keys into.
+pub const SLOTS: u16 = 16384;
 const SLOTS_PER_PARTITION: u16 = SLOTS / PARTITIONS;
+
+/// Where a cluster keeps a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slot(pub u16);
+
+/// By the tag of the key, if it has one, else by all of it.
+pub fn slot_of(key: &str) -> Slot {
+    let tag = key.split_once('{').and_then(|(_, rest)| rest.split_once('}')).map(|(tag, _)| tag);
+    Slot(crc16(0, tag.filter(|tag| !tag.is_empty()).unwrap_or(key).as_bytes()) % SLOTS)
+}
+
+/// Of all keys of the partition.
+pub fn slot(partition: Partition) -> Slot {
+    Slot(crc16(0, tag(partition).as_bytes()) % SLOTS)
+}
 
 pub fn account(key: AccountKey) -> String {
     format!("nchf{{{}}}a:{key}", tag(key.partition()))
@@ -121,6 +138,13 @@ pub fn outbox(partition: Partition, queue: Queue) -> String {
         Queue::Notifications => 'y',
     };
     format!("nchf{{{}}}{name}", tag(partition))
+}
+
+/// As [`touched`], beside [`FORMAT`].
+pub const FORMAT_TOUCHED: &str = "nchf{nchf:format}w";
+
+pub fn touched(partition: Partition) -> String {
+    format!("nchf{{{}}}w", tag(partition))
 }
 
 pub fn lease(what: &str) -> String {
@@ -245,6 +269,14 @@ mod tests {
     }
 
     #[test]
+    fn slots_are_those_of_redis_cluster() {
+        // As `CLUSTER KEYSLOT` answers.
+        assert_eq!(["foo", "{foo}bar", "a{foo}{x}", "a{}foo"].map(|key| slot_of(key).0), [12182, 12182, 12182, 16292]);
+        assert_eq!(slot_of(FORMAT), slot_of(FORMAT_TOUCHED));
+        assert!(Partition::all().all(|partition| slot_of(&timers(partition)) == slot(partition)));
+    }
+
+    #[test]
     fn tags_are_part_of_the_stored_format() {
         let pinned = [0, 1, 678, 1023].map(|partition| tag(Partition(partition)));
         assert_eq!(pinned, ["0als", "1bxq", "678un", "1023asx"]);
@@ -269,6 +301,7 @@ mod tests {
             (reference(ReferenceKind::TariffPlan, "demo"), "nchf{112rt}r:plan:demo"),
             (references_beside(ReferenceKind::TariffPlan, "demo"), "nchf{112rt}n:plan"),
             (deleted_beside(ReferenceKind::TariffPlan, "demo"), "nchf{112rt}d:plan"),
+            (touched(key.partition()), "nchf{678un}w"),
             (lease("records/7"), "nchf:lease:records/7"),
         ];
         for (name, pinned) in names {

@@ -5,11 +5,13 @@
 //! partition count, and the store's identity.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::{Value, cmd};
 
 use super::connect::Links;
+use super::node::Node;
 use super::ready::not_ready;
 use super::reply::{array, optional_bytes, text};
 use super::{Settings, keys};
@@ -97,8 +99,9 @@ impl Migrations {
         if let Some(pending) = recorded.status().into_iter().find(|status| status.state == State::Pending) {
             return Err(pending_error(&pending.name));
         }
-        for library in LIBRARIES {
-            let code = library_code(&self.links, library).await?.ok_or_else(|| missing_error(library))?;
+        let (masters, _) = self.links.masters_now().await?;
+        for (node, library) in each_library(&masters) {
+            let code = library_code(&self.links, node, library).await?.ok_or_else(|| missing_error(library))?;
             let file = newest_source(library);
             if file.is_some_and(|source| source.trim_end() != code.trim_end()) {
                 return Err(Error::corrupt(format!(
@@ -126,7 +129,8 @@ pub async fn admit(links: &Links, migrate: bool) -> Result<Identity, Error> {
 
 /// Redis may have been emptied, or exchanged for another, while this program ran.
 pub async fn still_ours(links: &Links, identity: &Identity) -> Result<(), Error> {
-    let secret = optional_bytes(links.aside(cmd("HGET").arg(keys::FORMAT).arg("secret")).await?)?;
+    let secret =
+        optional_bytes(links.aside(keys::slot_of(keys::FORMAT), cmd("HGET").arg(keys::FORMAT).arg("secret")).await?)?;
     match secret {
         Some(secret) if secret[..] == identity.secret => Ok(()),
         Some(_) => Err(not_ready("this Redis holds another store than the one that was opened: restart to use it")),
@@ -138,12 +142,13 @@ pub async fn still_ours(links: &Links, identity: &Identity) -> Result<(), Error>
 
 /// Functions live apart from keys, and a restored dump or FUNCTION FLUSH may have left them behind.
 pub async fn ensure_functions(links: &Links, migrate: bool) -> Result<(), Error> {
-    for library in LIBRARIES {
-        if library_code(links, library).await?.is_some() {
+    let (masters, _) = links.masters_now().await?;
+    for (node, library) in each_library(&masters) {
+        if library_code(links, node, library).await?.is_some() {
             continue;
         }
         match newest_source(library) {
-            Some(source) if migrate => load(links, source).await?,
+            Some(source) if migrate => load(links, node, source).await?,
             _ => return Err(missing_error(library)),
         }
     }
@@ -165,8 +170,11 @@ async fn apply_pending(links: &Links) -> Result<Vec<Box<str>>, Error> {
     write_format(links).await?;
     let mut applied = Vec::new();
     for migration in MIGRATIONS.iter().filter(|migration| recorded.find(migration.number).is_none()) {
-        load(links, migration.source).await?;
-        links.aside(cmd("HSET").arg(keys::MIGRATIONS).arg(migration.number).arg(migration.record())).await?;
+        for node in links.masters_now().await?.0 {
+            load(links, &node, migration.source).await?;
+        }
+        let record = cmd("HSET").arg(keys::MIGRATIONS).arg(migration.number).arg(migration.record()).take();
+        links.aside(keys::slot_of(keys::MIGRATIONS), &record).await?;
         applied.push(migration.file_name().into());
     }
     ensure_functions(links, true).await?;
@@ -178,18 +186,23 @@ async fn write_format(links: &Links) -> Result<(), Error> {
     let mut secret = [0; 16];
     getrandom::fill(&mut secret).map_err(|error| not_ready(format!("no random numbers for a new store: {error}")))?;
     let instance_id = uuid::Uuid::new_v4().to_string();
+    let slot = keys::slot_of(keys::FORMAT);
     let set = |field: &str, value: &[u8]| cmd("HSETNX").arg(keys::FORMAT).arg(field).arg(value).take();
-    links.aside(&set("partitions", PARTITIONS.to_string().as_bytes())).await?;
-    links.aside(&set("secret", &secret)).await?;
-    links.aside(&set("instance_id", instance_id.as_bytes())).await?;
+    links.aside(slot, &set("partitions", PARTITIONS.to_string().as_bytes())).await?;
+    links.aside(slot, &set("secret", &secret)).await?;
+    links.aside(slot, &set("instance_id", instance_id.as_bytes())).await?;
     Ok(())
 }
 
 async fn identity(links: &Links) -> Result<Identity, Error> {
     let damaged =
         || Error::corrupt(format!("the store's identity in {} is incomplete: restore that key", keys::FORMAT));
-    let mut found =
-        array(links.aside(cmd("HMGET").arg(keys::FORMAT).arg("secret").arg("instance_id")).await?)?.into_iter();
+    let mut found = array(
+        links
+            .aside(keys::slot_of(keys::FORMAT), cmd("HMGET").arg(keys::FORMAT).arg("secret").arg("instance_id"))
+            .await?,
+    )?
+    .into_iter();
     let secret = found.next().map(optional_bytes).transpose()?.flatten().ok_or_else(damaged)?;
     let instance_id = found.next().map(optional_bytes).transpose()?.flatten().ok_or_else(damaged)?;
     Ok(Identity {
@@ -207,8 +220,12 @@ struct Recorded {
 
 impl Recorded {
     async fn read(links: &Links) -> Result<Self, Error> {
-        let partitions = optional_text(links.aside(cmd("HGET").arg(keys::FORMAT).arg("partitions")).await?)?;
-        let mut fields = array(links.aside(cmd("HGETALL").arg(keys::MIGRATIONS)).await?)?.into_iter();
+        let partitions = optional_text(
+            links.aside(keys::slot_of(keys::FORMAT), cmd("HGET").arg(keys::FORMAT).arg("partitions")).await?,
+        )?;
+        let mut fields =
+            array(links.aside(keys::slot_of(keys::MIGRATIONS), cmd("HGETALL").arg(keys::MIGRATIONS)).await?)?
+                .into_iter();
         let mut migrations = Vec::new();
         while let (Some(number), Some(record)) = (fields.next(), fields.next()) {
             let (number, record) = (text(number)?, text(record)?);
@@ -296,13 +313,29 @@ fn newest_source(library: &str) -> Option<&'static str> {
     MIGRATIONS.iter().rev().map(|migration| migration.source).find(|source| source.starts_with(&first_line))
 }
 
-async fn load(links: &Links, source: &str) -> Result<(), Error> {
-    links.aside(cmd("FUNCTION").arg("LOAD").arg("REPLACE").arg(source)).await.map(drop)
+/// Every library on every server.
+fn each_library(masters: &[Arc<Node>]) -> Vec<(&Node, &'static str)> {
+    let mut each = Vec::new();
+    for node in masters {
+        for library in LIBRARIES {
+            each.push((&**node, *library));
+        }
+    }
+    each
 }
 
-async fn library_code(links: &Links, library: &str) -> Result<Option<Box<str>>, Error> {
+/// The libraries that this program calls, as it has them.
+pub fn sources() -> impl Iterator<Item = &'static str> {
+    LIBRARIES.iter().filter_map(|library| newest_source(library))
+}
+
+async fn load(links: &Links, node: &Node, source: &str) -> Result<(), Error> {
+    links.aside_at(node, cmd("FUNCTION").arg("LOAD").arg("REPLACE").arg(source)).await.map(drop)
+}
+
+async fn library_code(links: &Links, node: &Node, library: &str) -> Result<Option<Box<str>>, Error> {
     let list = cmd("FUNCTION").arg("LIST").arg("LIBRARYNAME").arg(library).arg("WITHCODE").take();
-    let Some(found) = array(links.aside(&list).await?)?.into_iter().next() else { return Ok(None) };
+    let Some(found) = array(links.aside_at(node, &list).await?)?.into_iter().next() else { return Ok(None) };
     // A flat list of names and values.
     let mut parts = array(found)?.into_iter();
     while let (Some(name), Some(value)) = (parts.next(), parts.next()) {
@@ -317,7 +350,7 @@ async fn library_code(links: &Links, library: &str) -> Result<Option<Box<str>>, 
 async fn lock(links: &Links, token: &str) -> Result<(), Error> {
     let take = cmd("SET").arg(keys::MIGRATING).arg(token).arg("NX").arg("PX").arg(LOCK_MILLIS).take();
     for _ in 0..LOCK_POLLS_MAX {
-        if links.aside(&take).await? != Value::Nil {
+        if links.aside(keys::slot_of(keys::MIGRATING), &take).await? != Value::Nil {
             return Ok(());
         }
         tokio::time::sleep(LOCK_POLL).await;
@@ -328,7 +361,8 @@ async fn lock(links: &Links, token: &str) -> Result<(), Error> {
 /// Only if it is still ours: it may have expired, and belong to another by now.
 async fn unlock(links: &Links, token: &str) -> Result<(), Error> {
     const DELETE_OWN: &str = "return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('DEL', KEYS[1]) or 0";
-    links.aside(cmd("EVAL").arg(DELETE_OWN).arg(1).arg(keys::MIGRATING).arg(token)).await.map(drop)
+    let unlock = cmd("EVAL").arg(DELETE_OWN).arg(1).arg(keys::MIGRATING).arg(token).take();
+    links.aside(keys::slot_of(keys::MIGRATING), &unlock).await.map(drop)
 }
 
 fn optional_text(value: Value) -> Result<Option<Box<str>>, Error> {

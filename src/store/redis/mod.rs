@@ -8,27 +8,38 @@
 //!
 //! Start reading with `keys` for what lies where, then `connect` for how it is reached.
 
+mod address;
+mod cluster;
 mod connect;
+mod failure;
+mod history;
 mod keys;
+mod lane;
 mod migrate;
+mod node;
 mod ready;
 mod reply;
+mod sentinel;
 mod steps;
 
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use redis::{Value, cmd};
 
+pub use self::address::Topology;
 use self::connect::Links;
 pub use self::migrate::{Migrations, State, Status};
+use self::node::Node;
 use self::reply::Scored;
 use self::steps::Steps;
 use super::{
     AccountKey, Commit, Document, Due, Durability, Error, Identity, Indexed, JournalKey, List, Load, OutboxId, Page,
-    Partition, Queue, RefCodec, ReferenceKind, Snapshot, Store, Version, Work,
+    Partition, Queue, Reading, RefCodec, ReferenceKind, Snapshot, Store, Version, Work,
 };
 use crate::charging::ids::ChargingDataRef;
 use crate::charging::time::{Span, Timestamp};
@@ -50,7 +61,7 @@ const SWEPT: usize = 4;
 /// How to reach a Redis and what to ask of it.
 #[derive(Clone)]
 pub struct Settings {
-    /// `redis://[user:password@]host[:port][/database]`.
+    /// Of a form that [`Topology::of`] knows.
     pub url: String,
     /// Within this time every call ends. Too small and a slow disk fails requests; too large and consumers give up
     /// first. Default 1 s.
@@ -58,6 +69,11 @@ pub struct Settings {
     /// How long an attempt to connect may take. Default 500 ms.
     pub connect_timeout: Duration,
     pub durability: Durability,
+    /// The number of all replicas of a master, for [`Durability::Replicated`]: with fewer, the one that is promoted may
+    /// be the one that was not waited for. Default 0.
+    pub replicas: u32,
+    /// Counts promotions after which changes that were answered are, or may be, gone. Shared by all stores of an instance.
+    pub losses: Arc<AtomicU64>,
     /// Connections that the requests of one worker share. Default 1: more only help where one core of Redis is not the
     /// limit.
     pub hot_connections: usize,
@@ -72,6 +88,8 @@ impl Settings {
             deadline: Duration::from_secs(1),
             connect_timeout: Duration::from_millis(500),
             durability: Durability::Fsync,
+            replicas: 0,
+            losses: Arc::default(),
             hot_connections: 1,
             migrate: true,
         }
@@ -85,6 +103,7 @@ impl fmt::Debug for Settings {
             .field("deadline", &self.deadline)
             .field("connect_timeout", &self.connect_timeout)
             .field("durability", &self.durability)
+            .field("replicas", &self.replicas)
             .field("hot_connections", &self.hot_connections)
             .field("migrate", &self.migrate)
             .finish_non_exhaustive()
@@ -103,9 +122,11 @@ pub struct RedisStore {
 impl RedisStore {
     /// Connects, brings the store to the current format or checks that it is, and learns the identity.
     pub async fn open(settings: Settings) -> Result<Self, Error> {
-        ready::refuse_replicated(settings.durability)?;
+        ready::refuse_promise(&settings)?;
         let links = Links::new(&settings)?;
         let identity = migrate::admit(&links, settings.migrate).await?;
+        // The identity goes into references and key names: before that it must not be lost any more.
+        ready::keep_identity(&links).await?;
         let refs = RefCodec::new(identity.secret);
         Ok(Self { links, identity, refs, durability: settings.durability, migrate: settings.migrate })
     }
@@ -113,15 +134,14 @@ impl RedisStore {
     async fn check(&self) -> Result<(), Error> {
         migrate::still_ours(&self.links, &self.identity).await?;
         migrate::ensure_functions(&self.links, self.migrate).await?;
-        ready::refuse_eviction(&self.links).await?;
-        ready::require(&self.links, self.durability).await
+        ready::check(&self.links, self.durability).await
     }
 
     /// What stands in a sorted set after a position: at most one more than `limit`, which tells whether there is more.
     async fn after(&self, key: String, position: Position<'_>, limit: usize) -> Result<Vec<Scored>, Error> {
-        let mut page = cmd("FCALL");
+        let (mut page, slot) = (cmd("FCALL"), keys::slot_of(&key));
         page.arg("nchf_page_1").arg(1).arg(key).arg(position.score).arg(position.member).arg(limit + 1);
-        reply::scored(self.links.aside(&page).await?)
+        reply::scored(self.links.aside(slot, &page).await?)
     }
 
     /// What the listing still holds of sessions whose journal has ended is left out, and removed in passing.
@@ -155,7 +175,7 @@ impl RedisStore {
         for session in &sessions {
             journals.cmd("EXISTS").arg(keys::session_journal(partition, &ChargingDataRef::new(session.clone())));
         }
-        let exists = reply::array(self.links.aside(&journals).await?)?;
+        let exists = reply::array(self.links.aside(keys::slot(partition), &journals).await?)?;
         let (kept, ended): (Vec<_>, Vec<_>) =
             sessions.into_iter().zip(exists).partition(|(_, exists)| *exists != Value::Int(0));
         if !ended.is_empty() {
@@ -166,7 +186,7 @@ impl RedisStore {
                     remove.cmd("ZREM").arg(keys::closed_of(account)).arg(&**session);
                 }
             }
-            self.links.aside(&remove).await?;
+            self.links.aside(keys::slot(partition), &remove).await?;
         }
         Ok(kept.into_iter().map(|(session, _)| session).collect())
     }
@@ -178,7 +198,7 @@ impl RedisStore {
         some.cmd("ZRANGE").arg(&closed).arg(0).arg(SWEPT - 1);
         some.cmd("ZRANDMEMBER").arg(&closed).arg(SWEPT);
         let mut sessions = Vec::new();
-        for found in reply::array(self.links.aside(&some).await?)? {
+        for found in reply::array(self.links.aside(keys::slot(partition), &some).await?)? {
             for session in reply::array(found)? {
                 sessions.push(reply::text(session)?);
             }
@@ -197,10 +217,10 @@ impl RedisStore {
         document: Option<&[u8]>,
     ) -> Result<(), Error> {
         // Usually nothing was ever deleted beside it; if something was, the conflict tells.
-        let mut deleted = Version::ABSENT;
+        let (mut deleted, slot) = (Version::ABSENT, keys::slot_of(&keys::reference(kind, id)));
         for _ in 0..ATTEMPTS_MAX {
             let steps = Steps::of_reference(kind, id, expected, document, deleted);
-            let current = match self.links.write(&steps.call()).await? {
+            let current = match self.links.commit(slot, steps.call()).await? {
                 Value::Int(1) => return Ok(()),
                 current => reply::versions(current)?,
             };
@@ -214,12 +234,12 @@ impl RedisStore {
 
     async fn take_lease(&self, what: &str, owner: &str, lives_for: Span) -> Result<bool, Error> {
         // Free, or else the conflict tells whose it is.
-        let mut found = Version::ABSENT;
+        let (mut found, slot) = (Version::ABSENT, keys::slot_of(&keys::lease(what)));
         for _ in 0..ATTEMPTS_MAX {
             let mut steps = Steps::default();
             let at = steps.expect(keys::lease(what), found);
             steps.set_for(at, found.next(), owner.as_bytes(), lives_for);
-            let current = match self.links.write(&steps.call()).await? {
+            let current = match self.links.write(slot, &steps.call()).await? {
                 Value::Int(1) => return Ok(true),
                 current => reply::array(current)?.into_iter().next().map_or(Ok(None), reply::document)?,
             };
@@ -229,6 +249,80 @@ impl RedisStore {
             }
         }
         Ok(false)
+    }
+
+    /// Looks at partitions that one server has. In a cluster they may have moved apart: then at each for itself.
+    async fn look_together(&self, partitions: &[Partition], now: Timestamp) -> Result<Vec<Option<Work>>, Error> {
+        let Some(first) = partitions.first() else { return Ok(Vec::new()) };
+        let questions = waiting(partitions, now);
+        if let Some(answers) = self.links.aside_together(keys::slot(*first), &questions).await? {
+            return what_waits(partitions, answers);
+        }
+        let mut found = Vec::with_capacity(partitions.len());
+        for partition in partitions {
+            let answers = self.links.aside(keys::slot(*partition), &waiting(&[*partition], now)).await?;
+            found.extend(what_waits(&[*partition], answers)?);
+        }
+        Ok(found)
+    }
+
+    /// What stands in the names of keys, wherever they are.
+    async fn scan_names(&self, names: Names, cursor: Option<&str>, limit: usize) -> Result<Page, Error> {
+        if self.links.is_cluster() {
+            return self.scan_cluster(names, cursor, limit).await;
+        }
+        // A cursor that no page ever gave continues nothing.
+        let Ok(cursor) = cursor.unwrap_or("0").parse::<u64>() else { return Ok(Page::default()) };
+        let (masters, _) = self.links.masters()?;
+        let (items, next) = self.scan_server(&masters[0], names, cursor, limit).await?;
+        Ok(Page { items, next: (next != 0).then(|| next.to_string().into()) })
+    }
+
+    /// Server after server. A cursor names the state of the cluster that it began with, the server, and that server's own
+    /// cursor. When slots have moved since, keys may have passed from the servers before it to those after or the other
+    /// way: then it begins anew.
+    async fn scan_cluster(&self, names: Names, cursor: Option<&str>, limit: usize) -> Result<Page, Error> {
+        let (masters, state, at, of_server) = match cursor {
+            None => {
+                let (masters, state) = self.links.masters_now().await?;
+                (masters, state, 0, 0)
+            }
+            Some(cursor) => {
+                let Some((begun, at, of_server)) = scan_position(cursor) else { return Ok(Page::default()) };
+                let (masters, state) = self.links.masters()?;
+                let is_as_it_was = state == begun && at < masters.len();
+                (masters, state, if is_as_it_was { at } else { 0 }, if is_as_it_was { of_server } else { 0 })
+            }
+        };
+        let (items, of_server) = self.scan_server(&masters[at], names, of_server, limit).await?;
+        let next = |state: u64, at: usize, of_server: u64| Some(format!("{state:x}.{at}.{of_server}").into());
+        if of_server != 0 {
+            return Ok(Page { items, next: next(state, at, of_server) });
+        }
+        if at + 1 < masters.len() {
+            return Ok(Page { items, next: next(state, at + 1, 0) });
+        }
+        let (_, now) = self.links.masters_now().await?;
+        Ok(Page { items, next: if now == state { None } else { next(now, 0, 0) } })
+    }
+
+    /// Some names of one server, and where to go on; 0 at the end.
+    async fn scan_server(
+        &self,
+        node: &Node,
+        names: Names,
+        cursor: u64,
+        limit: usize,
+    ) -> Result<(Vec<Box<str>>, u64), Error> {
+        let mut scan = cmd("SCAN");
+        scan.arg(cursor).arg("MATCH").arg(names.pattern).arg("COUNT").arg(limit.clamp(1, ANSWER_MAX));
+        let mut found = reply::array(self.links.aside_at(node, &scan).await?)?.into_iter();
+        let next = found.next().map(reply::text).transpose()?.and_then(|next| next.parse().ok()).unwrap_or_default();
+        let mut items = Vec::new();
+        for name in found.next().map_or(Ok(Vec::new()), reply::array)? {
+            items.extend((names.item)(&reply::text(name)?).map(Box::from));
+        }
+        Ok((items, next))
     }
 
     /// Shelf by shelf, from the one where the cursor's account stands.
@@ -259,9 +353,9 @@ impl RedisStore {
         let start = cursor.map_or_else(|| "-".to_owned(), |cursor| format!("({cursor}"));
         let mut ids = Vec::new();
         for key in keys::all_references(kind) {
-            let mut range = cmd("ZRANGE");
+            let (mut range, slot) = (cmd("ZRANGE"), keys::slot_of(&key));
             range.arg(key).arg(&start).arg("+").arg("BYLEX").arg("LIMIT").arg(0).arg(limit + 1);
-            for id in reply::array(self.links.aside(&range).await?)? {
+            for id in reply::array(self.links.aside(slot, &range).await?)? {
                 ids.push(reply::text(id)?);
             }
         }
@@ -272,34 +366,13 @@ impl RedisStore {
         Ok(Page { items: ids, next })
     }
 
-    /// What `item` finds in the names that match a pattern.
-    async fn named(
-        &self,
-        pattern: &str,
-        item: fn(&str) -> Option<&str>,
-        cursor: Option<&str>,
-        limit: usize,
-    ) -> Result<Page, Error> {
-        // A cursor that no page ever gave continues nothing.
-        let Ok(cursor) = cursor.unwrap_or("0").parse::<u64>() else { return Ok(Page::default()) };
-        let mut scan = cmd("SCAN");
-        scan.arg(cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(limit.clamp(1, ANSWER_MAX));
-        let mut found = reply::array(self.links.aside(&scan).await?)?.into_iter();
-        let next = found.next().map(reply::text).transpose()?.filter(|next| **next != *"0");
-        let mut items = Vec::new();
-        for name in found.next().map_or(Ok(Vec::new()), reply::array)? {
-            items.extend(item(&reply::text(name)?).map(Box::from));
-        }
-        Ok(Page { items, next })
-    }
-
     /// The entries come in pieces, so that a long journal holds nobody up; it only grows, so the pieces fit.
     async fn read_list(&self, key: String) -> Result<Vec<Bytes>, Error> {
         let mut entries = Vec::new();
         loop {
             let mut range = cmd("LRANGE");
             range.arg(&key).arg(entries.len()).arg(entries.len() + ANSWER_MAX - 1);
-            let piece = reply::array(self.links.aside(&range).await?)?;
+            let piece = reply::array(self.links.aside(keys::slot_of(&key), &range).await?)?;
             let last = piece.len() < ANSWER_MAX;
             for entry in piece {
                 entries.push(reply::bytes(entry)?);
@@ -307,6 +380,57 @@ impl RedisStore {
             if last {
                 return Ok(entries);
             }
+        }
+    }
+}
+
+/// Keys to be found by their names, and what of a name is asked for.
+#[derive(Clone, Copy)]
+struct Names {
+    pattern: &'static str,
+    item: fn(&str) -> Option<&str>,
+}
+
+/// State of the cluster, number of the server, cursor of the server; `None` for a text that no page ever gave.
+fn scan_position(cursor: &str) -> Option<(u64, usize, u64)> {
+    let mut parts = cursor.split('.');
+    let (state, at, of_server) = (parts.next()?, parts.next()?, parts.next()?);
+    Some((u64::from_str_radix(state, 16).ok()?, at.parse().ok()?, of_server.parse().ok()?))
+}
+
+/// Three questions for each partition.
+fn waiting(partitions: &[Partition], now: Timestamp) -> redis::Pipeline {
+    let mut waiting = redis::Pipeline::with_capacity(3 * partitions.len());
+    for partition in partitions {
+        waiting.cmd("ZCOUNT").arg(keys::timers(*partition)).arg("-inf").arg(now.millis());
+        waiting.cmd("XLEN").arg(keys::outbox(*partition, Queue::Records));
+        waiting.cmd("XLEN").arg(keys::outbox(*partition, Queue::Notifications));
+    }
+    waiting
+}
+
+/// The answers to [`waiting`].
+fn what_waits(partitions: &[Partition], answers: Value) -> Result<Vec<Option<Work>>, Error> {
+    let answers = reply::array(answers)?;
+    let mut found = Vec::with_capacity(partitions.len());
+    for (partition, waiting) in partitions.iter().zip(answers.chunks(3)) {
+        let [due, records, notifications] = waiting else { continue };
+        let [due, records, notifications] = [reply::count(due)?, reply::count(records)?, reply::count(notifications)?];
+        let work = Work { partition: *partition, due: due > 0, records, notifications };
+        found.push(work.is_any().then_some(work));
+    }
+    Ok(found)
+}
+
+/// What a call of the commit function answered: 1, or the documents that are there instead.
+fn made_or_conflict(answer: Value) -> Result<(), Error> {
+    match answer {
+        Value::Int(1) => Ok(()),
+        current => {
+            let mut current = reply::array(current)?.into_iter();
+            let account = current.next().map_or(Ok(None), reply::document)?;
+            let session = current.next().map_or(Ok(None), reply::document)?;
+            Err(Error::Conflict(Some(Box::new(Snapshot { account, session, index: Vec::new() }))))
         }
     }
 }
@@ -358,7 +482,7 @@ impl Store for RedisStore {
         for key in &load.index {
             get.arg(keys::index(partition, *key));
         }
-        let mut found = reply::array(self.links.read(&get).await?)?.into_iter();
+        let mut found = reply::array(self.links.read(keys::slot(partition), &get).await?)?.into_iter();
         let mut next = || found.next().ok_or_else(|| Error::corrupt("Redis answered fewer values than keys"));
         Ok(Snapshot {
             account: reply::document(next()?)?,
@@ -368,15 +492,14 @@ impl Store for RedisStore {
     }
 
     async fn commit(&self, commit: &Commit) -> Result<(), Error> {
-        match self.links.write(&Steps::of(commit).call()).await? {
-            Value::Int(1) => Ok(()),
-            current => {
-                let mut current = reply::array(current)?.into_iter();
-                let account = current.next().map_or(Ok(None), reply::document)?;
-                let session = current.next().map_or(Ok(None), reply::document)?;
-                Err(Error::Conflict(Some(Box::new(Snapshot { account, session, index: Vec::new() }))))
-            }
+        made_or_conflict(self.links.commit(keys::slot(commit.account.partition()), Steps::of(commit).call()).await?)
+    }
+
+    async fn confirm(&self, read: &Reading) -> Result<(), Error> {
+        if self.links.replicas() == 0 {
+            return Ok(());
         }
+        made_or_conflict(self.links.commit(keys::slot(read.account.partition()), Steps::confirming(read).call()).await?)
     }
 
     async fn sessions(&self, account: AccountKey, keys: &[ChargingDataRef]) -> Result<Vec<Option<Document>>, Error> {
@@ -387,7 +510,8 @@ impl Store for RedisStore {
         for key in keys {
             get.arg(keys::session(account.partition(), key));
         }
-        reply::array(self.links.read(&get).await?)?.into_iter().map(reply::document).collect()
+        let found = self.links.read(keys::slot(account.partition()), &get).await?;
+        reply::array(found)?.into_iter().map(reply::document).collect()
     }
 
     async fn journal(&self, key: &JournalKey) -> Result<Vec<Bytes>, Error> {
@@ -402,7 +526,7 @@ impl Store for RedisStore {
         let mut range = cmd("ZRANGE");
         range.arg(keys::timers(partition)).arg("-inf").arg(now.millis()).arg("BYSCORE");
         range.arg("LIMIT").arg(0).arg(limit.min(ANSWER_MAX)).arg("WITHSCORES");
-        reply::scored(self.links.read(&range).await?)?.into_iter().map(reply::due).collect()
+        reply::scored(self.links.read(keys::slot(partition), &range).await?)?.into_iter().map(reply::due).collect()
     }
 
     async fn claim(
@@ -415,29 +539,22 @@ impl Store for RedisStore {
         let mut claim = cmd("FCALL");
         claim.arg("nchf_claim_1").arg(1).arg(keys::timers(partition));
         claim.arg(now.millis()).arg(lease_until.millis()).arg(limit.min(ANSWER_MAX));
-        reply::scored(self.links.write(&claim).await?)?.into_iter().map(reply::due).collect()
+        reply::scored(self.links.write(keys::slot(partition), &claim).await?)?.into_iter().map(reply::due).collect()
     }
 
     async fn look(&self, partitions: &[Partition], now: Timestamp) -> Result<Vec<Work>, Error> {
         let look = async {
             let mut work = Vec::new();
             for partitions in partitions.chunks(LOOK_MAX) {
-                let mut waiting = redis::Pipeline::with_capacity(3 * LOOK_MAX);
-                for partition in partitions {
-                    waiting.cmd("ZCOUNT").arg(keys::timers(*partition)).arg("-inf").arg(now.millis());
-                    waiting.cmd("XLEN").arg(keys::outbox(*partition, Queue::Records));
-                    waiting.cmd("XLEN").arg(keys::outbox(*partition, Queue::Notifications));
-                }
-                let waiting = reply::array(self.links.aside(&waiting).await?)?;
-                for (partition, waiting) in partitions.iter().zip(waiting.chunks(3)) {
-                    let [due, records, notifications] = waiting else { continue };
-                    let [due, records, notifications] =
-                        [reply::count(due)?, reply::count(records)?, reply::count(notifications)?];
-                    let found = Work { partition: *partition, due: due > 0, records, notifications };
-                    if found.is_any() {
-                        work.push(found);
+                let slots: Vec<_> = partitions.iter().copied().map(keys::slot).collect();
+                let mut found = vec![None; partitions.len()];
+                for group in self.links.together(&slots) {
+                    let some: Vec<Partition> = group.iter().map(|at| partitions[*at]).collect();
+                    for (at, waits) in group.into_iter().zip(self.look_together(&some, now).await?) {
+                        found[at] = waits;
                     }
                 }
+                work.extend(found.into_iter().flatten());
             }
             Ok(work)
         };
@@ -460,7 +577,9 @@ impl Store for RedisStore {
         };
         let mut range = cmd("XRANGE");
         range.arg(keys::outbox(partition, queue)).arg(start).arg("+").arg("COUNT").arg(limit.min(ANSWER_MAX));
-        reply::array(self.links.aside(&range).await?)?.into_iter().map(reply::outbox_entry).collect()
+        let entries =
+            self.links.covered(keys::slot(partition), range, Steps::touching(keys::touched(partition)).call()).await?;
+        reply::array(entries)?.into_iter().map(reply::outbox_entry).collect()
     }
 
     async fn acknowledge(&self, partition: Partition, queue: Queue, ids: &[OutboxId]) -> Result<(), Error> {
@@ -468,7 +587,9 @@ impl Store for RedisStore {
         let ids: Vec<String> = ids.iter().filter_map(reply::stream_id).collect();
         let acknowledge = async {
             for ids in ids.chunks(ANSWER_MAX) {
-                self.links.write(cmd("XDEL").arg(keys::outbox(partition, queue)).arg(ids)).await?;
+                self.links
+                    .write(keys::slot(partition), cmd("XDEL").arg(keys::outbox(partition, queue)).arg(ids))
+                    .await?;
             }
             Ok(())
         };
@@ -491,23 +612,26 @@ impl Store for RedisStore {
         }
         end.cmd("PEXPIRE").arg(&journal).arg(steps::life_millis(lives_for));
         // What is not swept now is swept by another retirement.
-        let (ended, _) = tokio::join!(self.links.write(&end), self.links.in_time(self.sweep_closed(partition)));
+        let (ended, _) = tokio::join!(
+            self.links.write(keys::slot(partition), &end),
+            self.links.in_time(self.sweep_closed(partition))
+        );
         ended.map(drop)
     }
 
     async fn scan(&self, cursor: Option<&str>, limit: usize) -> Result<Page, Error> {
-        self.named(keys::SESSIONS, keys::session_in, cursor, limit).await
+        self.scan_names(Names { pattern: keys::SESSIONS, item: keys::session_in }, cursor, limit).await
     }
 
     async fn accounts(&self, cursor: Option<&str>, limit: usize) -> Result<Page, Error> {
-        self.named(keys::ACCOUNTS, keys::account_in, cursor, limit).await
+        self.scan_names(Names { pattern: keys::ACCOUNTS, item: keys::account_in }, cursor, limit).await
     }
 
     async fn indexes(&self, account: AccountKey, key: &ChargingDataRef) -> Result<Indexed, Error> {
         let mut scores = redis::pipe();
         scores.cmd("ZSCORE").arg(keys::timers(account.partition())).arg(key.as_str());
         scores.cmd("ZSCORE").arg(keys::open_of(account)).arg(key.as_str());
-        let mut scores = reply::array(self.links.read(&scores).await?)?.into_iter();
+        let mut scores = reply::array(self.links.read(keys::slot(account.partition()), &scores).await?)?.into_iter();
         let timer = match scores.next() {
             None | Some(Value::Nil) => None,
             Some(score) => Some(reply::time(&reply::text(score)?)?),
@@ -520,7 +644,8 @@ impl Store for RedisStore {
         steps.expect(keys::session(account.partition(), key), Version::ABSENT);
         steps.remove(keys::timers(account.partition()), key.as_str());
         steps.remove(keys::open_of(account), key.as_str());
-        Ok(self.links.write(&steps.call()).await? == Value::Int(1))
+        let slot = keys::slot(account.partition());
+        Ok(self.links.write(slot, &steps.call()).await? == Value::Int(1))
     }
 
     async fn lease(&self, what: &str, owner: &str, lives_for: Span) -> Result<bool, Error> {
@@ -528,7 +653,8 @@ impl Store for RedisStore {
     }
 
     async fn reference(&self, kind: ReferenceKind, id: &str) -> Result<Option<Document>, Error> {
-        reply::document(self.links.read(cmd("GET").arg(keys::reference(kind, id))).await?)
+        let key = keys::reference(kind, id);
+        reply::document(self.links.read(keys::slot_of(&key), cmd("GET").arg(key)).await?)
     }
 
     async fn put_reference(

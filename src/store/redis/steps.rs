@@ -10,7 +10,7 @@ use redis::{Cmd, RedisWrite, ToRedisArgs};
 
 use super::keys;
 use crate::charging::time::Span;
-use crate::store::{AccountKey, Commit, Listing, ReferenceKind, SessionWrite, TimerWrite, Version};
+use crate::store::{AccountKey, Commit, Listing, Reading, ReferenceKind, SessionWrite, TimerWrite, Version};
 
 /// Length of the version in front of each document.
 pub const VERSION_LENGTH: usize = 8;
@@ -66,6 +66,26 @@ impl<'a> Steps<'a> {
         for write in &commit.index {
             steps.put(keys::index(partition, write.key), &write.value, write.lives_for);
         }
+        steps
+    }
+
+    /// The steps that change nothing but tell the replicas something, if what was read is still there: `WAIT` only
+    /// waits on a connection that wrote.
+    pub fn confirming(read: &Reading) -> Self {
+        let partition = read.account.partition();
+        let mut steps = Self::default();
+        steps.expect(keys::account(read.account), read.account_version);
+        if let Some((session, version)) = &read.session {
+            steps.expect(keys::session(partition, session), *version);
+        }
+        steps.put(keys::touched(partition), &[], None);
+        steps
+    }
+
+    /// As [`Steps::confirming`], whatever is there.
+    pub fn touching(key: String) -> Self {
+        let mut steps = Self::default();
+        steps.put(key, &[], None);
         steps
     }
 

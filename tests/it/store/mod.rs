@@ -1,5 +1,6 @@
 //! The conformance suite: one list of properties, every store. A property that only one store has is tested beside it.
 
+mod cluster;
 mod embedded;
 mod memory;
 mod place;
@@ -8,7 +9,19 @@ pub mod redis;
 mod redis_cost;
 mod redis_faults;
 mod redis_rules;
+pub mod sentinel;
 pub mod server;
+
+/// Ends the test where there is no Valkey, and says so.
+macro_rules! valkey {
+    () => {
+        match crate::store::server::Program::valkey() {
+            Some(program) => program,
+            None => return eprintln!("no valkey-server on the path nor in NCHF_TEST_VALKEY: not tested"),
+        }
+    };
+}
+pub(crate) use valkey;
 
 /// The list. A store joins it with one line at the end of this file; every property gets a fresh place.
 macro_rules! conforms {
@@ -73,6 +86,9 @@ macro_rules! conforms {
     };
     ($store:ident, $place:expr => $($property:ident),+ $(,)?) => {
         mod $store {
+            #[allow(unused_imports)]
+            use crate::store::{server::Program, valkey};
+
             $(
                 #[tokio::test]
                 async fn $property() {
@@ -86,11 +102,9 @@ macro_rules! conforms {
 
 conforms!(on_memory, crate::store::memory::Place::new());
 conforms!(on_embedded, crate::store::embedded::Place::new());
-conforms!(on_redis, crate::store::redis::Place::redis());
-conforms!(
-    on_valkey,
-    match crate::store::redis::Place::valkey() {
-        Some(place) => place,
-        None => return eprintln!("no valkey-server on the path nor in NCHF_TEST_VALKEY: not tested"),
-    }
-);
+conforms!(on_redis, crate::store::redis::Place::single(Program::redis()));
+conforms!(on_redis_cluster, crate::store::redis::Place::cluster(Program::redis()));
+conforms!(on_redis_sentinel, crate::store::redis::Place::sentinel(Program::redis()));
+conforms!(on_valkey, crate::store::redis::Place::single(valkey!()));
+conforms!(on_valkey_cluster, crate::store::redis::Place::cluster(valkey!()));
+conforms!(on_valkey_sentinel, crate::store::redis::Place::sentinel(valkey!()));

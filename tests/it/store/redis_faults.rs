@@ -1,6 +1,7 @@
 //! What happens when Redis fails: every call ends in time and says what may have happened, and it heals by itself.
 
 use std::cell::Cell;
+use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -24,12 +25,12 @@ fn hasty(server: &Server) -> Settings {
 }
 
 /// Commits numbered operations one after another, resolving every unknown outcome by the version.
-struct Writer {
+pub struct Writer {
     store: Rc<RedisStore>,
     account: AccountKey,
-    done: u64,
-    unknown: u64,
-    refused: u64,
+    pub done: u64,
+    pub unknown: u64,
+    pub refused: u64,
     /// The longest that any call took.
     longest: Duration,
 }
@@ -104,20 +105,24 @@ impl Writer {
 }
 
 /// Eight writers at once, each on its account.
-struct Traffic {
+pub struct Traffic {
     on: Rc<Cell<bool>>,
     writers: Vec<JoinHandle<Writer>>,
 }
 
 impl Traffic {
-    fn on(store: &Rc<RedisStore>) -> Self {
+    pub fn on(store: &Rc<RedisStore>) -> Self {
+        Self::between(store, 0..8)
+    }
+
+    pub fn between(store: &Rc<RedisStore>, accounts: Range<u64>) -> Self {
         let on = Rc::new(Cell::new(true));
-        let writers = (0..8).map(|number| spawn_local(Writer::new(store, number).run_while(on.clone()))).collect();
+        let writers = accounts.map(|number| spawn_local(Writer::new(store, number).run_while(on.clone()))).collect();
         Self { on, writers }
     }
 
     /// Lets them end, and checks what each left.
-    async fn end(self) -> Vec<Writer> {
+    pub async fn end(self) -> Vec<Writer> {
         self.on.set(false);
         let mut ended = Vec::new();
         for writer in self.writers {
@@ -129,7 +134,7 @@ impl Traffic {
     }
 }
 
-async fn serves(store: &RedisStore) -> Duration {
+pub async fn serves(store: &RedisStore) -> Duration {
     let start = Instant::now();
     while load_fails(store).await {
         sleep(Duration::from_millis(5)).await;

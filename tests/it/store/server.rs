@@ -1,5 +1,8 @@
-//! A Redis or Valkey of the test's own: on a free port, in a directory of its own, ended with the test.
+//! A Redis or Valkey of the test's own: on a free port, in a directory of its own, ended with the test, or with the
+//! process of the tests however that ends.
 
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -8,61 +11,105 @@ use std::time::Duration;
 
 use redis::Value;
 
+/// What runs as a server: Redis, or Valkey.
+#[derive(Clone, PartialEq)]
+pub struct Program(PathBuf);
+
+impl Program {
+    pub fn redis() -> Self {
+        Self("redis-server".into())
+    }
+
+    /// The one named by `NCHF_TEST_VALKEY`, else the one on the path; `None` where there is neither.
+    pub fn valkey() -> Option<Self> {
+        let named = std::env::var_os("NCHF_TEST_VALKEY").map(PathBuf::from);
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let mut found = std::env::split_paths(&path).map(|directory| directory.join("valkey-server"));
+        named.or_else(|| found.find(|program| program.is_file())).map(Self)
+    }
+}
+
 pub struct Server {
-    program: PathBuf,
+    program: Program,
     options: Vec<String>,
     port: u16,
-    directory: tempfile::TempDir,
-    process: Option<Child>,
+    /// Removed with the server.
+    _directory: tempfile::TempDir,
+    process: Option<Process>,
 }
+
+/// The shell that watches over a server, and the server.
+struct Process {
+    shell: Child,
+    id: u32,
+}
+
+/// Ends the server when the tests are gone, which closes the shell's standard input.
+const WATCHED: &str =
+    "exec 3<&0; \"$@\" 3<&- >/dev/null & s=$!; echo $s; { read x <&3; kill -9 $s; } & r=$!; wait $s; kill $r";
 
 impl Server {
     /// Without persistence unless the options say otherwise.
     pub fn redis(options: &[&str]) -> Self {
-        Self::start("redis-server".into(), options)
+        Self::start(Program::redis(), options)
     }
 
-    /// The program named by `NCHF_TEST_VALKEY`, else the one on the path; `None` where there is neither.
-    pub fn valkey(options: &[&str]) -> Option<Self> {
-        let named = std::env::var_os("NCHF_TEST_VALKEY").map(PathBuf::from);
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let mut found = std::env::split_paths(&path).map(|directory| directory.join("valkey-server"));
-        let program = named.or_else(|| found.find(|program| program.is_file()))?;
-        Some(Self::start(program, options))
+    pub fn start(program: Program, options: &[&str]) -> Self {
+        let data = ["--save", "", "--appendonly", "no"];
+        let options = data.iter().chain(options).map(ToString::to_string).collect();
+        Self::new(program, tempfile::tempdir().unwrap(), options)
     }
 
-    fn start(program: PathBuf, options: &[&str]) -> Self {
-        let mut server = Self {
-            program,
-            options: options.iter().map(ToString::to_string).collect(),
-            port: free_port(),
-            directory: tempfile::tempdir().unwrap(),
-            process: None,
-        };
+    /// A sentinel that watches a master called `main` and replaces it when so many sentinels agree. Impatient: a master
+    /// is gone that was silent for half a second.
+    pub fn sentinel(program: Program, master: u16, quorum: usize) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("sentinel.conf");
+        let settings = format!(
+            "sentinel monitor main 127.0.0.1 {master} {quorum}\nsentinel down-after-milliseconds main 500\n\
+             sentinel failover-timeout main 2000\n"
+        );
+        std::fs::write(&file, settings).unwrap();
+        Self::new(program, directory, vec![file.display().to_string(), "--sentinel".into()])
+    }
+
+    fn new(program: Program, directory: tempfile::TempDir, mut options: Vec<String>) -> Self {
+        let port = free_port();
+        // A file of settings stands first.
+        let at = usize::from(options.first().is_some_and(|first| !first.starts_with("--")));
+        let own =
+            ["--bind", "127.0.0.1", "--port", &port.to_string(), "--dir", &directory.path().display().to_string()];
+        options.splice(at..at, own.map(ToString::to_string));
+        let mut server = Self { program, options, port, _directory: directory, process: None };
         server.restart();
         server
     }
 
     /// Starts it on the same port with the same data, and waits until it serves.
     pub fn restart(&mut self) {
-        let start = Command::new(&self.program)
-            .args(["--bind", "127.0.0.1", "--port", &self.port.to_string(), "--save", "", "--appendonly", "no"])
+        let name = self.program.0.display();
+        let start = Command::new("sh")
+            .args(["-c", WATCHED, "sh"])
+            .arg(&self.program.0)
             .args(&self.options)
-            .arg("--dir")
-            .arg(self.directory.path())
-            .stdout(Stdio::null())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
             .spawn();
-        let name = self.program.display();
-        let process = start.unwrap_or_else(|error| {
-            panic!("these tests need {name} (apt-get install redis-server; Redis 7.0 or later): {error}")
-        });
-        self.process = Some(process);
+        let mut shell = start.unwrap_or_else(|error| panic!("these tests need a shell: {error}"));
+        let mut id = String::new();
+        BufReader::new(shell.stdout.take().unwrap()).read_line(&mut id).unwrap();
+        self.process = Some(Process { shell, id: id.trim().parse().unwrap() });
         for _ in 0..500 {
             if self.try_ask(&["PING"]).is_ok() {
                 return;
             }
             let process = self.process.as_mut().unwrap();
-            assert!(process.try_wait().unwrap().is_none(), "{name} ended: is port {} taken?", self.port);
+            assert!(
+                process.shell.try_wait().unwrap().is_none(),
+                "{name} ended: is port {} taken? These tests need it (apt-get install redis-server; Redis 7.0 or later)",
+                self.port
+            );
             std::thread::sleep(Duration::from_millis(10));
         }
         panic!("{name} does not answer");
@@ -71,9 +118,24 @@ impl Server {
     /// As `kill -9`.
     pub fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
-            process.kill().unwrap();
-            process.wait().unwrap();
+            process.signal("KILL");
+            // Not closed before the shell has seen the server's end, else it would end it once more.
+            let _watching = process.shell.stdin.take();
+            process.shell.wait().unwrap();
         }
+    }
+
+    /// As a machine that stops in its tracks: connections stay open, and nothing is answered.
+    pub fn pause(&self) {
+        self.process.as_ref().unwrap().signal("STOP");
+    }
+
+    pub fn resume(&self) {
+        self.process.as_ref().unwrap().signal("CONT");
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     pub fn url(&self) -> String {
@@ -89,8 +151,19 @@ impl Server {
         redis::from_redis_value(self.ask(command)).unwrap()
     }
 
+    /// An answer of names and values.
+    pub fn ask_map(&self, command: &[&str]) -> HashMap<String, String> {
+        redis::from_redis_value(self.ask(command)).unwrap()
+    }
+
     pub fn ask_number(&self, command: &[&str]) -> i64 {
         redis::from_redis_value(self.ask(command)).unwrap()
+    }
+
+    /// As if nothing had ever been written.
+    pub fn empty(&self) {
+        self.ask(&["FLUSHALL"]);
+        self.ask(&["FUNCTION", "FLUSH"]);
     }
 
     /// All keys, sorted.
@@ -134,6 +207,13 @@ impl Server {
     }
 }
 
+impl Process {
+    fn signal(&self, name: &str) {
+        // It may have ended by itself.
+        let _sent = Command::new("kill").args(["-s", name, &self.id.to_string()]).stderr(Stdio::null()).status();
+    }
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
         self.kill();
@@ -141,7 +221,7 @@ impl Drop for Server {
 }
 
 /// Below the ports that the system gives to outgoing connections, so that none of these takes it before a restart.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     static TRIED: AtomicU32 = AtomicU32::new(0);
     let start = std::process::id().wrapping_mul(37);
     let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();

@@ -1,0 +1,222 @@
+//! Whether what was answered is still there after another server became the master.
+//!
+//! Every master writes a history: a name, and an offset that grows with each byte that its replicas have to hear. A
+//! replica that is promoted begins a history of its own and keeps the name of the one before and the offset where it
+//! left that. So whoever remembers how far a history reached when a change was answered can tell exactly whether the next
+//! master has it. What cannot be told is said, too: a server that starts anew remembers no history before its own.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::store::Durability;
+
+/// What a server says of its history, in `INFO replication`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Replication {
+    pub is_master: bool,
+    pub history: Box<str>,
+    /// The history before, and the first offset of it that this server does not have.
+    pub before: Box<str>,
+    pub left_before_at: Option<u64>,
+    pub replicas: u32,
+}
+
+impl Replication {
+    pub fn read(info: &str) -> Option<Self> {
+        let lines: HashMap<&str, &str> = info.lines().filter_map(|line| line.split_once(':')).collect();
+        let number = |name| lines.get(name)?.parse().ok();
+        Some(Self {
+            is_master: *lines.get("role")? == "master",
+            history: (*lines.get("master_replid")?).into(),
+            before: (*lines.get("master_replid2")?).into(),
+            // -1 where there is no history before.
+            left_before_at: number("second_repl_offset"),
+            replicas: number("connected_slaves").and_then(|count| u32::try_from(count).ok()).unwrap_or_default(),
+        })
+    }
+}
+
+/// Changes that were answered and may be gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// The master has the history up to `kept`, and answers were given up to `answered`: bytes of the replication stream.
+    Behind { answered: u64, kept: u64 },
+    /// The master began anew, and nobody can tell.
+    Untold { answered: u64 },
+}
+
+impl fmt::Display for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Behind { answered, kept } => write!(
+                f,
+                "changes that were answered are lost: the new master has the history up to {kept}, and it was answered up \
+                 to {answered}"
+            ),
+            Self::Untold { answered } => write!(
+                f,
+                "changes that were answered may be lost: the master began a new history, and of the one before it was \
+                 answered up to {answered}"
+            ),
+        }
+    }
+}
+
+/// How far each history reached when something was answered. Of one store.
+pub struct Histories {
+    known: Mutex<Vec<Known>>,
+    /// Shared by all stores of an instance.
+    losses: Arc<AtomicU64>,
+}
+
+struct Known {
+    history: Box<str>,
+    /// The server that writes it.
+    server: Box<str>,
+    answered: u64,
+    /// What comes at or after this offset is not part of any history that goes on.
+    ended_at: Option<u64>,
+}
+
+/// Histories that have ended are remembered for those who do not know it yet, the latest ones only.
+const ENDED_MAX: usize = 64;
+
+impl Histories {
+    pub fn new(losses: Arc<AtomicU64>) -> Self {
+        Self { known: Mutex::default(), losses }
+    }
+
+    /// A connection to this server was made.
+    pub fn met(&self, server: &str, found: &Replication, durability: Durability) {
+        if let Some(loss) = self.compare(server, found, durability) {
+            self.report(&loss);
+        }
+    }
+
+    /// A change was answered when the history reached this offset.
+    pub fn answered(&self, history: &str, offset: u64) {
+        if let Some(loss) = self.remember(history, offset) {
+            self.report(&loss);
+        }
+    }
+
+    fn report(&self, loss: &Loss) {
+        self.losses.fetch_add(1, Ordering::Relaxed);
+        tracing::error!(store.loss = ?loss, "{loss}");
+    }
+
+    fn compare(&self, server: &str, found: &Replication, durability: Durability) -> Option<Loss> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if !found.is_master {
+            return None;
+        }
+        if let Some(same) = known.iter_mut().find(|known| known.history == found.history) {
+            same.server = server.into();
+            return None;
+        }
+        let mut begun = Known { history: found.history.clone(), server: server.into(), answered: 0, ended_at: None };
+        let mut loss = None;
+        if let Some(before) = known.iter_mut().find(|known| known.history == found.before) {
+            let left_at = found.left_before_at.unwrap_or_default();
+            before.ended_at = Some(left_at);
+            // Offsets go on where the history before was left.
+            let kept = left_at.saturating_sub(1);
+            begun.answered = before.answered.min(kept);
+            loss = (before.answered > kept).then_some(Loss::Behind { answered: before.answered, kept });
+        } else if let Some(before) = known.iter_mut().find(|known| &*known.server == server && known.ended_at.is_none())
+        {
+            before.ended_at = Some(0);
+            // Started again, with what is on its disk.
+            let is_on_disk = durability == Durability::Fsync;
+            let answered = before.answered;
+            loss = (answered > 0 && !is_on_disk).then_some(Loss::Untold { answered });
+        }
+        known.push(begun);
+        if known.len() > ENDED_MAX
+            && let Some(oldest) = known.iter().position(|known| known.ended_at.is_some())
+        {
+            known.remove(oldest);
+        }
+        loss
+    }
+
+    fn remember(&self, history: &str, offset: u64) -> Option<Loss> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = known.iter_mut().find(|known| &*known.history == history)?;
+        known.answered = known.answered.max(offset);
+        let kept = known.ended_at?.saturating_sub(1);
+        (offset > kept).then_some(Loss::Behind { answered: offset, kept })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn histories() -> Histories {
+        Histories::new(Arc::default())
+    }
+
+    fn master(history: &str, before: &str, left_before_at: u64) -> Replication {
+        let (history, before) = (history.into(), before.into());
+        Replication { is_master: true, history, before, left_before_at: Some(left_before_at), replicas: 0 }
+    }
+
+    fn compare(histories: &Histories, server: &str, found: &Replication) -> Option<Loss> {
+        histories.compare(server, found, Durability::Replicated)
+    }
+
+    #[test]
+    fn info_is_read_as_redis_writes_it() {
+        let info = "# Replication\r\nrole:master\r\nconnected_slaves:2\r\nmaster_replid:aa\r\nmaster_replid2:bb\r\n\
+                    master_repl_offset:120\r\nsecond_repl_offset:101\r\n";
+        assert_eq!(Replication::read(info), Some(Replication { replicas: 2, ..master("aa", "bb", 101) }));
+        let first = info.replace("second_repl_offset:101", "second_repl_offset:-1");
+        assert_eq!(Replication::read(&first).unwrap().left_before_at, None);
+        assert_eq!(Replication::read("role:master"), None);
+    }
+
+    #[test]
+    fn a_promoted_replica_that_has_all_that_was_answered_lost_nothing() {
+        let of = histories();
+        assert_eq!(compare(&of, "one", &master("a", "", 0)), None);
+        assert_eq!(of.remember("a", 100), None);
+        // The first byte that it does not have is the one after the last that was answered.
+        assert_eq!(compare(&of, "two", &master("b", "a", 101)), None);
+        assert_eq!(of.remember("b", 130), None);
+        assert_eq!(compare(&of, "one", &master("c", "b", 131)), None);
+    }
+
+    #[test]
+    fn one_byte_short_is_a_loss_and_told_once() {
+        let of = histories();
+        compare(&of, "one", &master("a", "", 0));
+        of.remember("a", 100);
+        let promoted = master("b", "a", 100);
+        assert_eq!(compare(&of, "two", &promoted), Some(Loss::Behind { answered: 100, kept: 99 }));
+        assert_eq!(compare(&of, "two", &promoted), None);
+    }
+
+    #[test]
+    fn an_answer_of_a_master_that_was_replaced_is_a_loss() {
+        let of = histories();
+        compare(&of, "one", &master("a", "", 0));
+        compare(&of, "two", &master("b", "a", 100));
+        assert_eq!(of.remember("a", 99), None);
+        assert_eq!(of.remember("a", 100), Some(Loss::Behind { answered: 100, kept: 99 }));
+    }
+
+    #[test]
+    fn a_server_that_began_anew_cannot_tell_unless_it_has_a_disk() {
+        let of = histories();
+        compare(&of, "one", &master("a", "", 0));
+        of.remember("a", 100);
+        assert_eq!(of.compare("one", &master("b", "", 0), Durability::Fsync), None);
+        of.remember("b", 10);
+        assert_eq!(compare(&of, "one", &master("c", "", 0)), Some(Loss::Untold { answered: 10 }));
+        // Another server that joins a cluster has a history of its own.
+        assert_eq!(compare(&of, "two", &master("d", "", 0)), None);
+    }
+}

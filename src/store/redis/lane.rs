@@ -1,0 +1,246 @@
+//! How a change travels to a master that has replicas: in batches, on connections that carry nothing else, so that one
+//! `WAIT` at the end of a batch speaks for all of it.
+//!
+//! `WAIT` answers for the connection it is asked on, and holds up whatever comes after it there: so it can neither be
+//! asked on another connection than the one that wrote, nor on one that is shared with requests that only read. What
+//! arrives while a batch is on its way makes the next one. Each batch also learns how far the master's history reaches,
+//! so that a promotion that fell short of it can be told (see `history`).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bb8_redis::bb8::Pool;
+use redis::{Cmd, Pipeline, RedisError, Value, cmd};
+use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::time::{Instant, timeout_at};
+
+use super::failure::Failure;
+use super::history::{Histories, Replication};
+use super::node::{Hot, Link, Manager, Question};
+use super::reply;
+use crate::store::Durability;
+
+/// Batches under way at once: one may be filled while another waits for the replicas.
+const LANES: usize = 2;
+
+/// Most changes that one batch holds: enough that waiting for the replicas is shared, few enough for Redis to serve
+/// others in between.
+const BATCH_MAX: usize = 64;
+
+/// Changes that may wait for a place in a batch; more wait for a place here, within their deadline.
+const QUEUE_MAX: usize = 1024;
+
+/// How much earlier than the deadline Redis stops waiting for its replicas, so that its answer arrives.
+const ANSWER_TAKES: Duration = Duration::from_millis(20);
+
+/// The lanes to one server.
+pub struct Lanes {
+    queue: mpsc::Sender<Job>,
+}
+
+/// Which answers wait for whom.
+#[derive(Clone)]
+pub struct Promise {
+    pub durability: Durability,
+    /// So many replicas have to have a change before it is answered; 0 to wait for none.
+    pub replicas: u32,
+    pub histories: Arc<Histories>,
+}
+
+/// What one caller asks for.
+#[derive(Clone)]
+pub enum Asked {
+    /// A call that makes a change and answers 1, or makes none and answers something else, which nobody has to keep.
+    Change(Cmd),
+    /// A question whose answer must be kept like a change: the second command is one that the replicas hear of.
+    Covered(Cmd, Cmd),
+}
+
+struct Job {
+    asked: Asked,
+    /// The server takes over the slot, and is told that we know.
+    asking: bool,
+    until: Instant,
+    answer: oneshot::Sender<Result<Value, Failure>>,
+}
+
+impl Lanes {
+    /// Belongs to the runtime it is called on, and ends when it is dropped.
+    pub(super) fn open(pool: &Pool<Manager>, promise: &Promise) -> Self {
+        let (queue, jobs) = mpsc::channel(QUEUE_MAX);
+        let jobs = Arc::new(Mutex::new(jobs));
+        for _ in 0..LANES {
+            let lane = Lane {
+                jobs: Arc::clone(&jobs),
+                pool: pool.clone(),
+                hot: Hot::default(),
+                known: None,
+                promise: promise.clone(),
+            };
+            tokio::spawn(lane.run());
+        }
+        Self { queue }
+    }
+
+    /// Sends the commands and waits for what was promised. When this future is dropped they are sent all the same, or
+    /// not at all.
+    pub async fn ask(&self, asked: Asked, asking: bool, until: Instant) -> Result<Value, Failure> {
+        let (answer, answered) = oneshot::channel();
+        let job = Job { asked, asking, until, answer };
+        match timeout_at(until, self.queue.send(job)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return Err(Failure::NotSent("the runtime of this connection has ended".into())),
+            Err(_) => return Err(Failure::NotSent("too many changes wait for Redis".into())),
+        }
+        // The lane was dropped with its runtime, and nobody knows how far it came.
+        timeout_at(until, answered).await.map_err(|_| Failure::Late)?.unwrap_or(Err(Failure::Late))
+    }
+}
+
+struct Lane {
+    jobs: Arc<Mutex<mpsc::Receiver<Job>>>,
+    pool: Pool<Manager>,
+    hot: Hot,
+    /// The connection whose server's history is known, and that history.
+    known: Option<(Link, Box<str>)>,
+    promise: Promise,
+}
+
+impl Lane {
+    async fn run(mut self) {
+        while let Some(jobs) = self.batch().await {
+            let until = jobs.iter().map(|job| job.until).min().unwrap_or_else(Instant::now);
+            match timeout_at(until, self.connect())
+                .await
+                .unwrap_or(Err(Failure::NotSent("no connection in time".into())))
+            {
+                Ok((link, history)) => self.send(jobs, &link, &history, until).await,
+                Err(failure) => {
+                    for job in jobs {
+                        let _nobody_waits = job.answer.send(Err(failure.clone()));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits for a first one and takes what is there with it. `None` when nobody will send any more.
+    async fn batch(&self) -> Option<Vec<Job>> {
+        let mut jobs = self.jobs.lock().await;
+        let mut batch = Vec::new();
+        while batch.is_empty() {
+            let first = jobs.recv().await?;
+            // Whoever else is ready to send does it now.
+            tokio::task::yield_now().await;
+            batch.push(first);
+            while batch.len() < BATCH_MAX
+                && let Ok(job) = jobs.try_recv()
+            {
+                batch.push(job);
+            }
+            // Given up before it was sent: then it was not made.
+            batch.retain(|job| !job.answer.is_closed());
+        }
+        Some(batch)
+    }
+
+    /// A connection, and the history that its server writes.
+    async fn connect(&mut self) -> Result<(Link, Box<str>), Failure> {
+        let link = self.hot.mend(&self.pool).await.map_err(Failure::NotSent)?;
+        if let Some((known, history)) = &self.known
+            && known.is(&link)
+        {
+            return Ok((link, history.clone()));
+        }
+        let not_told = |error: RedisError| Failure::NotSent(format!("Redis does not tell its history: {error}").into());
+        let info = link.clone().ask(Question::One(cmd("INFO").arg("replication"))).await.map_err(not_told)?;
+        let found = reply::text(info).ok().and_then(|info| Replication::read(&info));
+        let found = found.ok_or_else(|| Failure::NotSent("Redis does not tell its history".into()))?;
+        self.promise.histories.met(link.address(), &found, self.promise.durability);
+        self.known = Some((link.clone(), found.history.clone()));
+        Ok((link, found.history))
+    }
+
+    async fn send(&self, jobs: Vec<Job>, link: &Link, history: &str, until: Instant) {
+        let Promise { replicas, histories, .. } = &self.promise;
+        let mut batch = Pipeline::with_capacity(2 * jobs.len() + 2);
+        let mut waiting = Vec::with_capacity(jobs.len());
+        for Job { asked, asking, answer, .. } in jobs {
+            let mut add = |command| {
+                if asking {
+                    batch.cmd("ASKING");
+                }
+                batch.add_command(command);
+                batch.len() - 1
+            };
+            let (at, is_covered) = match asked {
+                Asked::Change(call) => (add(call), false),
+                Asked::Covered(question, touch) => {
+                    let at = add(question);
+                    add(touch);
+                    (at, true)
+                }
+            };
+            waiting.push((at, is_covered, answer));
+        }
+        let role_at = batch.len();
+        batch.cmd("ROLE");
+        if *replicas > 0 {
+            let patience = until.saturating_duration_since(Instant::now()).saturating_sub(ANSWER_TAKES);
+            // None at all would be for ever.
+            batch.cmd("WAIT").arg(*replicas).arg(patience.as_millis().max(1) as u64);
+        }
+        let mut answers = match link.clone().ask(Question::Each(&batch)).await {
+            Ok(Value::Array(answers)) => answers,
+            Ok(_) => Vec::new(),
+            Err(error) => {
+                for (.., answer) in waiting {
+                    let _nobody_waits = answer.send(Err(Failure::Asked(error.clone())));
+                }
+                return;
+            }
+        };
+        let kept = if *replicas > 0 { kept(answers.pop(), *replicas) } else { Ok(()) };
+        if kept.is_err() {
+            // It may be a master no more, or one that nobody follows any more.
+            link.give_up();
+        }
+        let reached = answers.get(role_at).and_then(offset);
+        if kept.is_ok() && waiting.iter().any(|(at, ..)| answers.get(*at) == Some(&Value::Int(1))) {
+            histories.answered(history, reached.unwrap_or_default());
+        }
+        for (at, is_covered, answer) in waiting {
+            let value = answers.get_mut(at).map_or(Value::Nil, |value| std::mem::replace(value, Value::Nil));
+            let result = match (value.extract_error(), &kept) {
+                (Err(error), _) => Err(link.note(error)),
+                (Ok(value), Err(reason)) if is_covered || value == Value::Int(1) => {
+                    drop(value);
+                    Err(Failure::NotKept(reason.clone()))
+                }
+                (Ok(value), _) => Ok(value),
+            };
+            let _nobody_waits = answer.send(result);
+        }
+    }
+}
+
+/// What `WAIT` answered: how many replicas have everything that its connection wrote.
+fn kept(answer: Option<Value>, replicas: u32) -> Result<(), Box<str>> {
+    match answer.map(Value::extract_error) {
+        Some(Ok(Value::Int(heard))) if heard >= i64::from(replicas) => Ok(()),
+        Some(Ok(Value::Int(heard))) => Err(format!("made, but {heard} of {replicas} replicas have it").into()),
+        Some(Err(error)) => Err(format!("made, but the replicas may not have it: {error}").into()),
+        Some(Ok(_)) | None => Err("made, but Redis does not say which replicas have it".into()),
+    }
+}
+
+/// How far a master's history reaches, as `ROLE` says.
+fn offset(role: &Value) -> Option<u64> {
+    match role {
+        Value::Array(parts) => match parts.as_slice() {
+            [Value::BulkString(role), Value::Int(offset), ..] if role == b"master" => u64::try_from(*offset).ok(),
+            _ => None,
+        },
+        _ => None,
+    }
+}
