@@ -76,20 +76,25 @@ impl Entry {
 
     /// The payer's plan, where the entry opens a session.
     pub fn plan(&self) -> Option<&TariffPlanId> {
-        match &self.event {
-            Event::Opened { header, .. } => header.plan.as_ref(),
-            Event::Updated(_)
-            | Event::Released(_)
-            | Event::Late { .. }
-            | Event::Closed(_)
-            | Event::Maintained { .. }
-            | Event::Published(_)
-            | Event::Credited { .. } => None,
-        }
+        self.event.header().and_then(|header| header.plan.as_ref())
     }
 }
 
 impl Event {
+    /// What stays the same for the session that it opens.
+    pub fn header(&self) -> Option<&Header> {
+        match self {
+            Self::Opened { header, .. } => Some(header),
+            Self::Updated(_)
+            | Self::Released(_)
+            | Self::Late { .. }
+            | Self::Closed(_)
+            | Self::Maintained { .. }
+            | Self::Published(_)
+            | Self::Credited { .. } => None,
+        }
+    }
+
     /// The request that caused it, if one did.
     pub fn invocation(&self) -> Option<&Invoked> {
         match self {

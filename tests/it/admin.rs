@@ -179,6 +179,27 @@ async fn lists_are_the_same_in_pages_of_any_size() {
 }
 
 #[tokio::test]
+async fn one_call_shows_what_a_session_cost_and_why() {
+    let world = World::new().await;
+    let usage = json!([{ "ratingGroup": 10, "requestedUnit": {} }, { "ratingGroup": 60, "requestedUnit": {} }]);
+    let created = world.create(&request(1, json!({ "multipleUnitUsage": usage }))).await;
+    let path = format!("/admin/v1/charging-sessions/{}/explanation", created.reference());
+    let open = world.get(&path).await.json();
+    assert!(open["closed"].is_null());
+    assert_eq!(open["ratingGroups"][0]["quotas"][0]["lastAnswer"]["granted"], json!({ "totalVolume": 10_485_760 }));
+
+    world.tick(60);
+    let used = json!([{ "ratingGroup": 10, "usedUnitContainer": [
+        { "localSequenceNumber": 1, "totalVolume": 3_000_000, "quotaManagementIndicator": "ONLINE_CHARGING" },
+    ] }]);
+    world.release(&created, &request(2, json!({ "multipleUnitUsage": used }))).await.expect(204);
+    let mut closed = world.get(&path).await.json();
+    assert_eq!(closed["ref"].take(), json!(created.reference()));
+    insta::assert_json_snapshot!(closed);
+    world.get("/admin/v1/charging-sessions/none/explanation").await.expect_problem(404, "CONTEXT_NOT_FOUND");
+}
+
+#[tokio::test]
 async fn the_ledger_explains_every_change_of_the_balance() {
     let world = World::new().await;
     let created =

@@ -7,6 +7,7 @@ mod accounts;
 mod body;
 mod cdrs;
 mod charging_sessions;
+mod explanation;
 mod page;
 mod subscribers;
 mod tariff_plans;
@@ -70,6 +71,7 @@ fn api() -> OpenApiRouter<App> {
         .routes(routes!(accounts::list_entries))
         .routes(routes!(charging_sessions::list_charging_sessions))
         .routes(routes!(charging_sessions::get_charging_session))
+        .routes(routes!(explanation::explain_charging_session))
         .routes(routes!(charging_sessions::reauthorize_charging_session))
         .routes(routes!(charging_sessions::abort_charging_session))
         .routes(routes!(tariff_plans::list_tariff_plans))
