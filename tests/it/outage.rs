@@ -80,7 +80,7 @@ async fn a_store_that_is_away_is_answered_503_and_served_again_when_it_is_back()
 
 #[tokio::test]
 async fn a_copy_is_answered_when_the_replicas_have_what_the_first_one_did() {
-    for program in [Some(Program::redis()), Program::valkey()].into_iter().flatten() {
+    for program in Program::all() {
         let watched = Watched::new(&program, 1, 1, REPLICATED);
         let hasty = Settings { deadline: Duration::from_millis(1000), ..watched.settings() };
         let world = world_with(Settings { durability: Durability::Replicated, replicas: 1, ..hasty }).await;

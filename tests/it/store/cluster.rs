@@ -268,7 +268,7 @@ async fn moved_at_once(program: Program) {
 
 #[tokio::test]
 async fn nothing_that_the_replicas_have_is_lost_with_a_master() {
-    for program in [Some(Program::redis()), Program::valkey()].into_iter().flatten() {
+    for program in Program::all() {
         LocalSet::new().run_until(killed_under_load(program)).await;
     }
 }

@@ -239,7 +239,13 @@ async fn served_again(store: &RedisStore) {
 
 #[tokio::test]
 async fn nothing_that_the_replicas_have_is_lost_with_a_killed_master() {
-    let (kill, heal) = (|w: &mut Watched| w.servers[0].kill(), |w: &mut Watched| w.servers[0].restart());
+    let kill = |watched: &mut Watched| watched.servers[0].kill();
+    let heal = |watched: &mut Watched| {
+        watched.servers[0].restart();
+        // The sentinels would do it, after ten seconds.
+        let port = watched.promoted().port().to_string();
+        watched.servers[0].ask(&["REPLICAOF", "127.0.0.1", &port]);
+    };
     LocalSet::new().run_until(keeps_what_was_answered(Program::redis(), kill, heal)).await;
 }
 
@@ -251,7 +257,7 @@ async fn nothing_that_the_replicas_have_is_lost_with_a_paused_master() {
 
 #[tokio::test]
 async fn what_a_replica_does_not_have_is_not_answered_and_is_confirmed_when_it_does() {
-    for program in [Some(Program::redis()), Program::valkey()].into_iter().flatten() {
+    for program in Program::all() {
         let watched = Watched::new(&program, 2, 1, REPLICATED);
         let settings = Settings { replicas: 2, durability: Durability::Replicated, ..watched.settings() };
         let store = RedisStore::open(Settings { deadline: Duration::from_millis(1500), ..settings }).await.unwrap();

@@ -20,12 +20,30 @@ impl Program {
         Self("redis-server".into())
     }
 
-    /// The one named by `NCHF_TEST_VALKEY`, else the one on the path; `None` where there is neither.
+    /// The one named by `NCHF_TEST_VALKEY`, else the one on the path, else the one that `scripts/test` has installed.
+    /// `None` only where the variable says `none`: nothing is left out without a word.
     pub fn valkey() -> Option<Self> {
-        let named = std::env::var_os("NCHF_TEST_VALKEY").map(PathBuf::from);
+        let named = std::env::var_os("NCHF_TEST_VALKEY").filter(|named| !named.is_empty());
+        if named.as_ref().is_some_and(|named| named == "none") {
+            return None;
+        }
+        let installed = || {
+            let tools = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.tools")).ok()?;
+            let directories = tools.filter_map(|entry| Some(entry.ok()?.path()));
+            directories.map(|directory| directory.join("valkey-server")).find(|program| program.is_file())
+        };
         let path = std::env::var_os("PATH").unwrap_or_default();
-        let mut found = std::env::split_paths(&path).map(|directory| directory.join("valkey-server"));
-        named.or_else(|| found.find(|program| program.is_file())).map(Self)
+        let mut on_path = std::env::split_paths(&path).map(|directory| directory.join("valkey-server"));
+        let found = named.map(PathBuf::from).or_else(|| on_path.find(|program| program.is_file())).or_else(installed);
+        Some(Self(found.expect(
+            "these tests need a valkey-server: run scripts/test once, or name one in NCHF_TEST_VALKEY, or leave Valkey out \
+             with NCHF_TEST_VALKEY=none",
+        )))
+    }
+
+    /// Redis, and Valkey unless it is left out.
+    pub fn all() -> impl Iterator<Item = Self> {
+        [Some(Self::redis()), Self::valkey()].into_iter().flatten()
     }
 }
 
