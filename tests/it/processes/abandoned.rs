@@ -119,6 +119,9 @@ async fn what_a_killed_instance_had_claimed_is_done_by_another_one() {
     way.provision(1).await;
     // All of one account, so that they are claimed in one go and closed one after another.
     let abandoned = abandon_all(&way, 200, 1).await;
+    claims.freeze();
+    sleep(Duration::from_secs(7)).await;
+    claims.wake();
     let is_open = async |way: &Way| {
         let path = format!("charging-sessions?accountId={}&limit=500", account(1));
         way.get(&path).await["items"].as_array().unwrap().len()

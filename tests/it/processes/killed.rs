@@ -21,14 +21,14 @@ const SETTINGS: &str = "
 async fn two_instances_on_redis_publish_each_record_once() {
     let server = Server::redis(&[]);
     let places = [Place::new(&server.url(), SETTINGS), Place::new(&server.url(), SETTINGS)];
-    publishes_each_record_once(&places, 16).await;
+    publishes_each_record_once(&places, 12).await;
 }
 
 #[tokio::test]
 async fn an_instance_on_the_embedded_store_publishes_each_record_once() {
     // What was answered must be kept through the death of the process that keeps it.
     let settings = SETTINGS.replace("memory", "fsync");
-    publishes_each_record_once(&[Place::embedded(&settings)], 8).await;
+    publishes_each_record_once(&[Place::embedded(&settings)], 6).await;
 }
 
 async fn publishes_each_record_once(places: &[Place], kills: u32) {

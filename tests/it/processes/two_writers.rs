@@ -21,7 +21,7 @@ const QUICK: &str = "
 async fn what_a_dead_instance_has_not_published_is_taken_over() {
     let server = Server::redis(&[]);
     // It begins a file when there are 250 records, and these do not fit: so it dies with a file that is not out.
-    let dies = Place::new(&server.url(), "store.durability = 'memory'\ncdr.rotate_records = 250");
+    let dies = Place::new(&server.url(), &QUICK.replace("30", "250").replace("rotate_secs = 1", "rotate_secs = 600"));
     let takes_over = Place::new(&server.url(), QUICK);
     let mediations = [&dies, &takes_over].map(|place| Mediation::new(place.records()));
     let traffic = Traffic::of(10);
