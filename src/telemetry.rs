@@ -1,11 +1,12 @@
 //! What an instance tells about itself: metrics and logs. No label and no log line names a subscriber.
 
 use std::io::IsTerminal as _;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 use tracing_subscriber::EnvFilter;
@@ -30,6 +31,20 @@ pub struct Metrics {
     pub index_drift: Counter,
     pub cdrs: Counter,
     pub cdr_files: Counter,
+    /// Attempts to write records that failed.
+    pub cdr_errors: Counter,
+    /// Looks at all partitions.
+    pub rounds: Counter,
+    /// What waited at the last look.
+    pub outbox_entries: Family<QueueLabel, Gauge>,
+    /// Seconds that the oldest of it had waited, lately.
+    pub outbox_age: Family<QueueLabel, Gauge<f64, AtomicU64>>,
+    /// As the last whole sweep counted them.
+    pub open_sessions: Gauge,
+    /// What open sessions held then: money in the currency's unit, everything else in its own.
+    pub reserved: Family<UnitLabel, Gauge<f64, AtomicU64>>,
+    /// Seconds since the last message of the session that then held something for the longest.
+    pub reservation_age: Gauge<f64, AtomicU64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -53,6 +68,17 @@ pub struct ResultLabel {
 pub struct NotificationLabels {
     pub notification: &'static str,
     pub outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct QueueLabel {
+    pub queue: &'static str,
+}
+
+/// A currency, or `octets`, `seconds`, `events`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct UnitLabel {
+    pub unit: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -81,6 +107,13 @@ impl Default for Metrics {
             index_drift: Counter::default(),
             cdrs: Counter::default(),
             cdr_files: Counter::default(),
+            cdr_errors: Counter::default(),
+            rounds: Counter::default(),
+            outbox_entries: Family::default(),
+            outbox_age: Family::default(),
+            open_sessions: Gauge::default(),
+            reserved: Family::default(),
+            reservation_age: Gauge::default(),
         }
     }
 }
@@ -114,6 +147,8 @@ impl Metrics {
         );
         registry.register("cdrs", "Records that are in published files", self.cdrs.clone());
         registry.register("cdr_files", "Published record files", self.cdr_files.clone());
+        registry.register("cdr_errors", "Attempts to write records that failed", self.cdr_errors.clone());
+        self.register_what_waits(&mut registry);
         registry.register(
             "store_losses",
             "Promotions of a replica after which answered changes are, or may be, gone; each worker counts its own",
@@ -121,6 +156,34 @@ impl Metrics {
         );
         registry.register("store_errors", "Failures of the store, by kind", store_errors.clone());
         registry
+    }
+
+    /// What lies in the store; every instance that looks there says the same.
+    fn register_what_waits(&self, registry: &mut Registry) {
+        registry.register("worker_rounds", "Looks at everything that waits in the store", self.rounds.clone());
+        registry.register(
+            "outbox_entries",
+            "Records and notifications that wait, as the last look found them",
+            self.outbox_entries.clone(),
+        );
+        registry.register_with_unit(
+            "outbox_age",
+            "How long the oldest of them has waited",
+            Unit::Seconds,
+            self.outbox_age.clone(),
+        );
+        registry.register("open_sessions", "Open charging sessions, counted by the sweep", self.open_sessions.clone());
+        registry.register(
+            "reserved",
+            "What open charging sessions hold, by currency or unit, counted by the sweep",
+            self.reserved.clone(),
+        );
+        registry.register_with_unit(
+            "reservation_age",
+            "Since the last message of the session that has held something for the longest, by the sweep",
+            Unit::Seconds,
+            self.reservation_age.clone(),
+        );
     }
 }
 

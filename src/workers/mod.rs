@@ -15,6 +15,7 @@ pub mod timers;
 
 use std::time::Duration;
 
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -22,7 +23,10 @@ use self::notifications::Notifications;
 use self::records::Records;
 use self::sweep::Sweep;
 use crate::app::App;
-use crate::store::{self, Partition, Work};
+use crate::charging::decision::Outgoing;
+use crate::charging::time::{Span, Timestamp};
+use crate::store::{self, Partition, Queue, Work, record};
+use crate::telemetry::QueueLabel;
 
 /// How often all partitions are looked at. A timer is late by this much at most, and by the time its turn takes.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -46,6 +50,13 @@ pub struct Workers {
 /// Partitions whose outbox of records is not empty, with how many entries wait there.
 pub type Waiting = Vec<(Partition, u64)>;
 
+/// What a look has found in the outboxes.
+#[derive(Default)]
+struct Found {
+    records: Waiting,
+    notifications: Waiting,
+}
+
 impl Workers {
     /// Works until told to stop. Being dropped in the midst of it loses nothing either.
     pub async fn run(self, stop: oneshot::Receiver<()>) {
@@ -60,8 +71,9 @@ impl Workers {
 
     /// Everything once, one after the other.
     pub async fn round(&mut self, first: usize, sweep: &mut Sweep) -> Result<(), store::Error> {
-        let waiting = round(&self.app, &self.notifications, first).await?;
-        match self.records.step(&waiting).await {
+        let found = round(&self.app, &self.notifications, first).await?;
+        measure_age(&self.app, &found).await?;
+        match self.records.step(&found.records).await {
             Err(records::Error::Directory(error)) => tracing::error!(%error, "records cannot be written"),
             Err(records::Error::Store(error)) => return Err(error),
             Ok(()) => {}
@@ -81,14 +93,18 @@ async fn rounds(
     let mut first = usize::from(any_number());
     let mut rounds = 0u32;
     loop {
-        if rounds.is_multiple_of(ROUNDS_BETWEEN_CHECKS) {
+        let is_time_to_check = rounds.is_multiple_of(ROUNDS_BETWEEN_CHECKS);
+        if is_time_to_check {
             check_store(app).await;
         }
         rounds = rounds.wrapping_add(1);
         let next = Instant::now() + LOOK_EVERY;
         match round(app, notifications, first).await {
             Ok(waiting) => {
-                found.send_replace(waiting);
+                if is_time_to_check && let Err(error) = measure_age(app, &waiting).await {
+                    tracing::warn!(%error, "what waits cannot be looked at");
+                }
+                found.send_replace(waiting.records);
             }
             Err(error) => {
                 tracing::warn!(%error, "the workers cannot reach the store");
@@ -110,24 +126,78 @@ async fn check_store(app: &App) {
 }
 
 /// Looks at all partitions once, performs what is due and delivers what is to be told.
-async fn round(app: &App, notifications: &Notifications, first: usize) -> Result<Waiting, store::Error> {
+async fn round(app: &App, notifications: &Notifications, first: usize) -> Result<Found, store::Error> {
     let mut partitions: Vec<_> = Partition::all().collect();
     let length = partitions.len();
     partitions.rotate_left(first % length);
-    let mut waiting = Waiting::new();
+    let mut waiting = Found::default();
     for some in partitions.chunks(LOOKED_AT_ONCE) {
         let found = app.store.look(some, app.shared.clock.now()).await?;
         timers::fire(app, found.iter().filter(|work| work.due).map(|work| work.partition).collect()).await?;
         for Work { partition, notifications: to_tell, records, .. } in found {
             if to_tell > 0 {
                 notifications.deliver(app, partition).await?;
+                waiting.notifications.push((partition, to_tell));
             }
             if records > 0 {
-                waiting.push((partition, records));
+                waiting.records.push((partition, records));
             }
         }
     }
+    let metrics = &app.shared.metrics;
+    metrics.rounds.inc();
+    for (label, waiting) in waiting.queues() {
+        let entries = waiting.iter().map(|(_, entries)| *entries).sum::<u64>();
+        metrics.outbox_entries.get_or_create(&label).set(i64::try_from(entries).unwrap_or(i64::MAX));
+    }
     Ok(waiting)
+}
+
+impl Found {
+    fn queues(&self) -> [(QueueLabel, &Waiting); 2] {
+        let label = |queue| QueueLabel { queue };
+        [(label("records"), &self.records), (label("notifications"), &self.notifications)]
+    }
+}
+
+/// Finds the oldest entry of each outbox.
+async fn measure_age(app: &App, found: &Found) -> Result<(), store::Error> {
+    for (queue, (label, waiting)) in [Queue::Records, Queue::Notifications].into_iter().zip(found.queues()) {
+        let oldest = waiting.iter().map(|(partition, _)| app.store.outbox(*partition, queue, None, 1));
+        let mut since = None;
+        for entries in together(oldest, LOOKED_AT_ONCE).await? {
+            for (_, bytes) in entries {
+                since = [since, written_at(&record::decode(&bytes)?)].into_iter().flatten().min();
+            }
+        }
+        let now = app.shared.clock.now();
+        let age = since.map_or(0.0, |since| seconds(now.since(since)));
+        app.shared.metrics.outbox_age.get_or_create(&label).set(age);
+    }
+    Ok(())
+}
+
+/// When an entry was written, where it says so.
+fn written_at(outgoing: &Outgoing) -> Option<Timestamp> {
+    match outgoing {
+        Outgoing::Record { closed_at, .. } => *closed_at,
+        Outgoing::Notify(notification) => Some(notification.decided_at),
+        Outgoing::Credited { .. } => None,
+    }
+}
+
+/// Does calls to the store at once, `limit` of them; their answers come in the order of the calls.
+async fn together<T, E>(
+    calls: impl Iterator<Item = impl Future<Output = Result<T, E>>>,
+    limit: usize,
+) -> Result<Vec<T>, E> {
+    let calls: Vec<_> = calls.collect();
+    stream::iter(calls).buffered(limit).try_collect().await
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a figure for a metric")]
+fn seconds(span: Span) -> f64 {
+    span.millis() as f64 / 1000.0
 }
 
 /// Exports records after each look, and at the end what there is.
@@ -136,6 +206,7 @@ async fn export(mut records: Records, mut waiting: watch::Receiver<Waiting>) {
         let waiting = waiting.borrow_and_update().clone();
         if let Err(error) = records.step(&waiting).await {
             // A full disk holds up records and nothing else.
+            records.count_failure();
             tracing::error!(%error, "records cannot be written");
             sleep(AFTER_FAILURE).await;
         }

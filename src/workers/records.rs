@@ -17,11 +17,10 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use uuid::Uuid;
 
-use super::Waiting;
 use super::export_state::{ExportState, File, Segment, Stage, Taken};
+use super::{Waiting, together};
 use crate::app::App;
 use crate::cdr_file::directory::{self, Directory, FileNumber};
 use crate::cdr_file::ts32297::Closure;
@@ -106,6 +105,10 @@ impl Records {
             Err(directory::Error::Locked(_)) => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+
+    pub(super) fn count_failure(&self) {
+        self.app.shared.metrics.cdr_errors.inc();
     }
 
     /// Brings everything on by a step.
@@ -385,8 +388,8 @@ impl Exporter {
 
     /// The records are out: their journals may end, their entries go, the file is forgotten. Repeating it is harmless.
     async fn acknowledge(&self, file: &File) -> Result<(), Error> {
-        let segments = stream::iter(&file.segments).map(Ok);
-        segments.try_for_each_concurrent(PARTITIONS_AT_ONCE, |segment| self.acknowledge_segment(file, segment)).await?;
+        let segments = file.segments.iter().map(|segment| self.acknowledge_segment(file, segment));
+        together(segments, PARTITIONS_AT_ONCE).await?;
         let (writer, number) = (file.writer, file.number);
         self.change(|state| state.forget(writer, number).then_some(())).await?;
         Ok(())
@@ -520,15 +523,6 @@ fn closed_record(bytes: &[u8]) -> Result<Option<Closed>, store::Error> {
         Outgoing::Record { session, part, ended, .. } => Some(Closed { session, part, has_ended: ended }),
         Outgoing::Notify(_) | Outgoing::Credited { .. } => None,
     })
-}
-
-/// Does calls to the store at once, `limit` of them; their answers come in the order of the calls.
-async fn together<T, E>(
-    calls: impl Iterator<Item = impl Future<Output = Result<T, E>>>,
-    limit: usize,
-) -> Result<Vec<T>, E> {
-    let calls: Vec<_> = calls.collect();
-    stream::iter(calls).buffered(limit).try_collect().await
 }
 
 /// The next partitions, and how many entries to take of each: together no more than `fits`. What is not taken of the last

@@ -34,7 +34,7 @@ async fn fire_in(app: &App, partition: Partition) -> Result<(), store::Error> {
         let is_all = claimed.len() < CLAIMED_AT_ONCE;
         let mut under_way = JoinSet::new();
         for due in claimed {
-            app.shared.metrics.timer_lag.observe(seconds(now.since(due.at)));
+            app.shared.metrics.timer_lag.observe(super::seconds(now.since(due.at)));
             if under_way.len() == UNDER_WAY_MAX {
                 finish(under_way.join_next().await)?;
             }
@@ -48,11 +48,6 @@ async fn fire_in(app: &App, partition: Partition) -> Result<(), store::Error> {
             return Ok(());
         }
     }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a figure for a metric")]
-fn seconds(span: Span) -> f64 {
-    span.millis() as f64 / 1000.0
 }
 
 async fn perform(app: &App, due: Due) -> Result<(), store::Error> {

@@ -24,8 +24,8 @@ use crate::support::world::request;
 use crate::support::{Answer, World};
 
 /// A world with workers, which do a round when they are told to.
-struct Running {
-    world: World,
+pub struct Running {
+    pub world: World,
     /// Of record files.
     directory: tempfile::TempDir,
     workers: Workers,
@@ -33,7 +33,7 @@ struct Running {
 }
 
 impl Running {
-    async fn new() -> Self {
+    pub async fn new() -> Self {
         let world = World::new().await;
         let settings = nchf::notify::Settings { allow: Allowed::loopback().into(), ..Default::default() };
         let notifier = Notifier::new(settings, std::sync::Arc::new(SystemClock)).unwrap();
@@ -44,7 +44,7 @@ impl Running {
         Self { world, directory, workers, sweep: Sweep::default() }
     }
 
-    async fn round(&mut self) {
+    pub async fn round(&mut self) {
         self.workers.round(0, &mut self.sweep).await.unwrap();
     }
 
