@@ -156,7 +156,7 @@ impl Default for Charging {
             supported_features: "373BF".to_owned(),
             quotas_max: 256,
             tombstone_secs: 86_400,
-            document_margin_secs: 604_800,
+            document_margin_secs: 2_592_000,
             record_octets_max: 32_768,
             partial_record_triggers: Vec::new(),
         }
