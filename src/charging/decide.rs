@@ -92,7 +92,10 @@ fn open(context: &Context<'_>, account: Option<Account>, create: Create<'_>) -> 
     if let Some(session) = create.repeated {
         return first_answer(&session, invocation);
     }
-    let superseded = create.same_pdu_session.filter(|session| !session.is_closed());
+    // An event in a PDU session says nothing about the session that charges it.
+    let one_time = kind_of_event(invocation, create.one_time);
+    let is_event = matches!(one_time, Ok(Some(_)));
+    let superseded = create.same_pdu_session.filter(|session| !is_event && !session.is_closed());
     if let Some(session) = &superseded
         && is_unused_copy(session, invocation)
     {
@@ -101,7 +104,7 @@ fn open(context: &Context<'_>, account: Option<Account>, create: Create<'_>) -> 
     if subscriber.as_ref().is_some_and(|subscriber| subscriber.blocked) {
         return Err(Rejection::EndUserRequestDenied);
     }
-    let one_time = kind_of_event(invocation, create.one_time)?;
+    let one_time = one_time?;
     if subscriber.as_ref().is_some_and(|subscriber| is_free_of_charging(context, subscriber, invocation)) {
         return Err(Rejection::ChargingNotApplicable);
     }

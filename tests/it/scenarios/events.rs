@@ -38,6 +38,21 @@ fn an_immediate_event_leaves_the_amount_to_the_tariff_when_it_says_nothing() {
 }
 
 #[test]
+fn an_event_in_a_pdu_session_leaves_the_session_of_it_open() {
+    check(
+        "
+        create S #1 pdu=5 rg10 ask 1MiB → rg10 granted 1MiB …
+        tick 1s
+        create E #1 IEC pdu=5 rg30 ask 1x → rg30 granted 1x
+        state S active
+        reserved 0.01
+        balance 9.95
+        update S #2 rg10 used 1MiB ask 1MiB → rg10 granted 1MiB …
+        ",
+    );
+}
+
+#[test]
 fn an_immediate_event_that_cannot_be_paid_changes_nothing_and_leaves_no_record() {
     check(
         "
