@@ -1,6 +1,9 @@
 //! What every request may reach: the composition root hands it out, nothing else is global.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+
+use tokio::sync::{Mutex, MutexGuard};
 
 use crate::charging::decide::Rules;
 use crate::charging::tariff::{Catalog, PlanInForce};
@@ -15,6 +18,16 @@ pub struct App {
     pub shared: Arc<Shared>,
 }
 
+/// What one charging request may use.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestLimits {
+    /// How long it may work before it is answered with what is known by then, in milliseconds.
+    pub deadline_ms: u32,
+    /// How many may wait for their turn at one account. All of them hold a place in the program meanwhile, which others
+    /// need.
+    pub waiting_per_account_max: u32,
+}
+
 /// What the workers of one instance share. None of it grows with the number of open sessions.
 pub struct Shared {
     pub clock: Arc<dyn Clock>,
@@ -25,14 +38,19 @@ pub struct Shared {
     pub metrics: Metrics,
     /// Paces the lines about a store that fails.
     pub store_failures: OncePerSecond,
-    /// How long a request may work before it is answered with what is known by then, in milliseconds.
-    pub deadline_ms: u32,
+    pub limits: RequestLimits,
     catalog: RwLock<Arc<Catalog>>,
     turns: Turns,
 }
 
 impl Shared {
-    pub fn new(clock: Arc<dyn Clock>, refs: RefCodec, rules: Rules, instance_id: Box<str>, deadline_ms: u32) -> Self {
+    pub fn new(
+        clock: Arc<dyn Clock>,
+        refs: RefCodec,
+        rules: Rules,
+        instance_id: Box<str>,
+        limits: RequestLimits,
+    ) -> Self {
         Self {
             clock,
             refs,
@@ -40,7 +58,7 @@ impl Shared {
             instance_id,
             metrics: Metrics::default(),
             store_failures: OncePerSecond::default(),
-            deadline_ms,
+            limits,
             catalog: RwLock::default(),
             turns: Turns::default(),
         }
@@ -57,15 +75,26 @@ impl Shared {
         Arc::make_mut(&mut catalog).add(plan);
     }
 
-    /// Waits until no other request of this instance works on an account that shares the turn.
-    pub async fn turn(&self, account: AccountKey) -> tokio::sync::MutexGuard<'_, ()> {
-        self.turns.of(account).lock().await
+    /// Waits until nobody else of this instance works on an account that shares the turn.
+    pub async fn turn(&self, account: AccountKey) -> MutexGuard<'_, ()> {
+        self.turns.of(account).lock.lock().await
+    }
+
+    /// As [`Shared::turn`], for one of many: `None` at once if as many as may be wait already.
+    pub async fn turn_unless_crowded(&self, account: AccountKey) -> Option<MutexGuard<'_, ()>> {
+        self.turns.of(account).unless_crowded(self.limits.waiting_per_account_max).await
     }
 }
 
 /// Lets the requests for one account go one after the other inside an instance, because together they would only
 /// conflict. Exactness does not depend on it: the store's versions see to that, between instances too.
-struct Turns(Box<[tokio::sync::Mutex<()>]>);
+struct Turns(Box<[Turn]>);
+
+#[derive(Default)]
+struct Turn {
+    lock: Mutex<()>,
+    waiting: AtomicU32,
+}
 
 /// Enough that two of a few hundred requests under way rarely share a turn by chance; about half a megabyte.
 const TURNS: usize = 16_384;
@@ -77,7 +106,63 @@ impl Default for Turns {
 }
 
 impl Turns {
-    fn of(&self, account: AccountKey) -> &tokio::sync::Mutex<()> {
+    fn of(&self, account: AccountKey) -> &Turn {
         &self.0[(account.0 % self.0.len() as u64) as usize]
+    }
+}
+
+impl Turn {
+    async fn unless_crowded(&self, waiting_max: u32) -> Option<MutexGuard<'_, ()>> {
+        // The lock is fair: while somebody waits, this fails.
+        if let Ok(turn) = self.lock.try_lock() {
+            return Some(turn);
+        }
+        let _waiting = Waiting::begin(&self.waiting, waiting_max)?;
+        Some(self.lock.lock().await)
+    }
+}
+
+/// One of those who wait, until dropped.
+struct Waiting<'a>(&'a AtomicU32);
+
+impl<'a> Waiting<'a> {
+    fn begin(waiting: &'a AtomicU32, max: u32) -> Option<Self> {
+        let one_more = |waiting| (waiting < max).then_some(waiting + 1);
+        waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
+        Some(Self(waiting))
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    #[test]
+    fn only_so_many_wait_for_one_turn() {
+        let (turn, mut context) = (Turn::default(), Context::from_waker(Waker::noop()));
+        let held = turn.lock.try_lock().unwrap();
+        let mut first = pin!(turn.unless_crowded(2));
+        assert!(first.as_mut().poll(&mut context).is_pending());
+        {
+            let mut second = pin!(turn.unless_crowded(2));
+            assert!(second.as_mut().poll(&mut context).is_pending());
+            assert!(matches!(pin!(turn.unless_crowded(2)).poll(&mut context), Poll::Ready(None)));
+            assert!(pin!(turn.lock.lock()).poll(&mut context).is_pending());
+        }
+        // Who gave up makes room, and who comes later does not overtake.
+        assert!(pin!(turn.unless_crowded(2)).poll(&mut context).is_pending());
+        drop(held);
+        assert!(pin!(turn.unless_crowded(2)).poll(&mut context).is_pending());
+        assert!(matches!(first.poll(&mut context), Poll::Ready(Some(_))));
+        assert_eq!(turn.waiting.load(Ordering::Relaxed), 0);
+        assert!(matches!(pin!(turn.unless_crowded(0)).poll(&mut context), Poll::Ready(Some(_))));
     }
 }

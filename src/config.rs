@@ -319,6 +319,19 @@ pub struct Http {
     /// Requests under way at once; more are answered 503 at once. Too small refuses what could be served, too large
     /// makes all of them late.
     pub in_flight_max: usize,
+    /// How much of every limit of requests under way is open to Creates and events, in percent. The rest is for those
+    /// that continue or end a session, so that a storm of Creates does not crowd them out.
+    pub in_flight_create_percent: u32,
+    /// The same for Updates; what is left then is for Releases, which give back what their session holds.
+    pub in_flight_update_percent: u32,
+    /// How much of `in_flight_max` one peer address may have under way, in percent. Too small refuses a load balancer
+    /// that hides many consumers, too large lets one consumer take the place of all others.
+    pub in_flight_per_peer_percent: u32,
+    /// How much of it one connection may have under way, in percent.
+    pub in_flight_per_connection_percent: u32,
+    /// Charging requests that may wait for their turn at one account; more are answered 503 at once. Too small refuses
+    /// the bursts of an account that many share, too large lets one subscriber fill the program.
+    pub waiting_per_account_max: u32,
     /// How long a request may take in all, in milliseconds; then it is answered 503 or 504.
     pub deadline_ms: u32,
     /// Connections at once, over all peers.
@@ -334,11 +347,36 @@ impl Default for Http {
         Self {
             api_root: None,
             in_flight_max: 2048,
+            in_flight_create_percent: 80,
+            in_flight_update_percent: 95,
+            in_flight_per_peer_percent: 50,
+            in_flight_per_connection_percent: 25,
+            waiting_per_account_max: 64,
             deadline_ms: 3000,
             connections_max: 2048,
             connections_per_peer_max: 512,
             drain_secs: 20,
         }
+    }
+}
+
+impl Http {
+    fn check_parts(&self) -> Result<(), Error> {
+        for (key, percent) in [
+            ("http.in_flight_create_percent", self.in_flight_create_percent),
+            ("http.in_flight_update_percent", self.in_flight_update_percent),
+            ("http.in_flight_per_peer_percent", self.in_flight_per_peer_percent),
+            ("http.in_flight_per_connection_percent", self.in_flight_per_connection_percent),
+        ] {
+            if !(1..=100).contains(&percent) {
+                return Err(Error::new(key, percent, "1 to 100 is needed"));
+            }
+        }
+        if self.in_flight_create_percent > self.in_flight_update_percent {
+            let allowed = "not above http.in_flight_update_percent: Updates matter more than Creates";
+            return Err(Error::new("http.in_flight_create_percent", self.in_flight_create_percent, allowed));
+        }
+        Ok(())
     }
 }
 
@@ -463,6 +501,7 @@ impl Config {
         let positive = [
             ("store.deadline_ms", u64::from(self.store.deadline_ms)),
             ("http.deadline_ms", u64::from(self.http.deadline_ms)),
+            ("http.waiting_per_account_max", u64::from(self.http.waiting_per_account_max)),
             ("http.in_flight_max", self.http.in_flight_max as u64),
             ("http.connections_max", self.http.connections_max as u64),
             ("http.connections_per_peer_max", self.http.connections_per_peer_max as u64),
@@ -494,6 +533,7 @@ impl Config {
             return Err(Error::new("charging.record_octets_max", self.charging.record_octets_max, allowed));
         }
         self.check_cdr_files()?;
+        self.http.check_parts()?;
         if let Some(root) = &self.http.api_root {
             let rest = root.strip_prefix("http://").or_else(|| root.strip_prefix("https://")).unwrap_or_default();
             let is_plain = rest.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#@\"\\".contains(&byte));
@@ -697,6 +737,8 @@ mod tests {
             ("[notify]\ndeadline_ms = 0", &["notify.deadline_ms = 0", "above 0"]),
             ("[notify]\nkey = \"k.pem\"", &["notify.key = k.pem", "notify.certificate"]),
             ("[notify]\ncertificate = \"c.pem\"", &["notify.certificate = c.pem", "notify.key"]),
+            ("[http]\nin_flight_per_peer_percent = 101", &["http.in_flight_per_peer_percent", "101", "1 to 100"]),
+            ("[http]\nin_flight_create_percent = 96", &["http.in_flight_create_percent", "96", "Updates"]),
             ("[http]\napi_root = \"chf\"", &["http.api_root", "chf", "absolute"]),
             ("[charging]\nrecord_octets_max = 4095", &["charging.record_octets_max = 4095", "4096 to 65535"]),
             ("[charging]\nrecord_octets_max = 65536", &["charging.record_octets_max", "4096 to 65535"]),

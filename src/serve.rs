@@ -10,11 +10,12 @@ use anyhow::Context as _;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use crate::app::{App, Shared};
+use crate::app::{App, RequestLimits, Shared};
 use crate::charging::time::Span;
 use crate::clock::SystemClock;
 use crate::config::{Config, Notify, StoreUrl, masked};
 use crate::demo;
+use crate::http::admission::{Admission, Class, Full};
 use crate::http::auth::Token;
 use crate::http::health::Draining;
 use crate::http::nchf::{self, Nchf};
@@ -24,6 +25,7 @@ use crate::notify::{self, Notifier};
 use crate::store::embedded::{self, EmbeddedStore};
 use crate::store::redis::{self, RedisStore};
 use crate::store::{self, RefCodec, Store};
+use crate::telemetry::{Metrics, RefusalLabels};
 use crate::workers;
 use crate::workers::notifications::Notifications;
 use crate::workers::records::{self, Records};
@@ -92,8 +94,11 @@ impl Instance {
         let identity = first.identity();
         let refs = RefCodec::new(identity.secret);
         let instance_id = config.instance_id.map_or_else(|| identity.instance_id.clone(), |id| id.to_string().into());
-        let deadline_ms = config.http.deadline_ms;
-        let shared = Arc::new(Shared::new(Arc::new(SystemClock), refs, config.rules()?, instance_id, deadline_ms));
+        let request_limits = RequestLimits {
+            deadline_ms: config.http.deadline_ms,
+            waiting_per_account_max: config.http.waiting_per_account_max,
+        };
+        let shared = Arc::new(Shared::new(Arc::new(SystemClock), refs, config.rules()?, instance_id, request_limits));
         let tls = config.tls.as_ref().map(|tls| {
             let files = TlsFiles {
                 certificate: tls.certificate.clone(),
@@ -130,11 +135,16 @@ impl Instance {
             connections_max: config.http.connections_max,
             connections_per_peer_max: config.http.connections_per_peer_max,
             in_flight_max: u32::try_from(config.http.in_flight_max).unwrap_or(u32::MAX),
+            in_flight_create_percent: config.http.in_flight_create_percent,
+            in_flight_update_percent: config.http.in_flight_update_percent,
+            in_flight_per_peer_percent: config.http.in_flight_per_peer_percent,
+            in_flight_per_connection_percent: config.http.in_flight_per_connection_percent,
             ..Settings::default()
         };
         let routes = apps.into_iter().map(nchf::routes).collect();
         let nchf = workers.listen(config.listen, tls, limits.clone(), routes).await?;
         let operator = workers.listen(config.admin_listen, None, limits, vec![operator_routes]).await?;
+        workers.first().spawn(count_refusals(shared.metrics.clone(), nchf.admission().clone()));
         let own = vec![nchf.address(), operator.address()];
         let background = Background::start(config, opener.clone(), shared, own).await?;
         let drain = Duration::from_secs(u64::from(config.http.drain_secs));
@@ -281,6 +291,20 @@ async fn count_losses(app: App, losses: Arc<AtomicU64>) {
     loop {
         app.shared.metrics.store_losses.inc_by(losses.swap(0, Ordering::Relaxed));
         tokio::time::sleep(LOSSES_EVERY).await;
+    }
+}
+
+/// How often refusals become a metric.
+const REFUSALS_EVERY: Duration = Duration::from_secs(1);
+
+async fn count_refusals(metrics: Metrics, admission: Admission) {
+    loop {
+        for (full, class) in Full::ALL.into_iter().flat_map(|full| Class::ALL.map(|class| (full, class))) {
+            let labels = RefusalLabels { limit: full.as_str(), class: class.as_str() };
+            metrics.refusals.get_or_create(&labels).inc_by(admission.take_refused(full, class));
+        }
+        metrics.in_flight.set(i64::from(admission.in_flight()));
+        tokio::time::sleep(REFUSALS_EVERY).await;
     }
 }
 

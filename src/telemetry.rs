@@ -20,6 +20,10 @@ pub struct Metrics {
     pub requests: Family<RequestLabels, Counter>,
     /// Seconds from the request's arrival to its answer.
     pub latency: Family<OperationLabel, Histogram, fn() -> Histogram>,
+    /// Requests that were let in by nobody and read by nobody.
+    pub refusals: Family<RefusalLabels, Counter>,
+    /// Requests in work, lately.
+    pub in_flight: Gauge,
     pub results: Family<ResultLabel, Counter>,
     pub replays: Family<OperationLabel, Counter>,
     pub conflicts: Counter,
@@ -52,6 +56,13 @@ pub struct RequestLabels {
     pub operation: &'static str,
     pub status: u16,
     pub cause: &'static str,
+}
+
+/// Which limit was reached, for a request of which class.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RefusalLabels {
+    pub limit: &'static str,
+    pub class: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -97,6 +108,8 @@ impl Default for Metrics {
         Self {
             requests: Family::default(),
             latency: Family::new_with_constructor(|| Histogram::new(LATENCY_BUCKETS)),
+            refusals: Family::default(),
+            in_flight: Gauge::default(),
             results: Family::default(),
             replays: Family::default(),
             conflicts: Counter::default(),
@@ -130,6 +143,12 @@ impl Metrics {
             Unit::Seconds,
             latency.clone(),
         );
+        registry.register(
+            "refusals",
+            "Charging requests refused before they were read, by the limit that was reached and their class",
+            self.refusals.clone(),
+        );
+        registry.register("requests_in_flight", "Charging requests in work, once a second", self.in_flight.clone());
         registry.register("rating_group_results", "Results of rating groups, by result code", results.clone());
         registry.register("replays", "Requests that had been answered before, by operation", replays.clone());
         registry.register("conflicts", "Commits decided again because an account had changed", conflicts.clone());

@@ -41,6 +41,8 @@ pub enum Failure {
     Store(store::Error),
     /// Others changed the same account at each attempt. Nothing was done.
     Contended,
+    /// Too many requests for the same account were there before, or it was its turn too late. Nothing was done.
+    Crowded,
 }
 
 impl From<store::Error> for Failure {
@@ -149,7 +151,11 @@ impl App {
     ) -> Result<Done, Failure> {
         let load = Load { account, session: Some(reference), index: asked.index() };
         let mut fate = Fate::begun(self.shared.clock.now());
-        let _turn = self.shared.turn(account).await;
+        let _turn = self.shared.turn_unless_crowded(account).await.ok_or(Failure::Crowded)?;
+        if self.spent_ms(&fate) > i64::from(self.shared.limits.deadline_ms) {
+            // Whoever asked has given up: to do it now would only make those behind it late too.
+            return Err(Failure::Crowded);
+        }
         let done = self.attempt_to_commit(&load, asked, &mut fate).await;
         fate.tell(done)
     }
@@ -256,13 +262,17 @@ impl App {
             }
             Err(unknown @ store::Error::Unavailable { applied: Applied::Unknown, .. }) => {
                 fate.is_unknown = true;
-                if self.shared.clock.now().since(fate.begun).millis() >= i64::from(self.shared.deadline_ms) {
+                if self.spent_ms(fate) >= i64::from(self.shared.limits.deadline_ms) {
                     return Err(unknown.into());
                 }
                 Ok(Some(self.store.load(load).await.map_err(|_| unknown)?))
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    fn spent_ms(&self, fate: &Fate) -> i64 {
+        self.shared.clock.now().since(fate.begun).millis()
     }
 
     /// Maintains each open session of a list for which `cause` finds one.

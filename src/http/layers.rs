@@ -16,17 +16,15 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
-use axum::extract::FromRequestParts;
-use axum::http::request::Parts;
 use axum::http::{HeaderMap, Request, header};
 use axum::response::{IntoResponse, Response};
 use bytes::{Buf, Bytes};
 use hyper::body::{Frame, SizeHint};
 use pin_project_lite::pin_project;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Sleep, sleep};
 use tower::Service;
 
+use super::admission::{Class, Door, Permit, Priority};
 use super::problem::ProblemDetails;
 
 /// What a refused consumer is told to wait. One second is the smallest value the header can say; the excess that
@@ -36,86 +34,47 @@ const RETRY_AFTER_SECS: u32 = 1;
 /// All layers around a service.
 pub type Layered<S> = Admit<CatchPanic<LimitBody<S>>>;
 
-/// Puts the layers around `inner`; every worker of a listener shares one `admission`.
-pub fn around<S>(inner: S, admission: Admission, body: BodyLimits) -> Layered<S> {
-    Admit::new(CatchPanic::new(LimitBody::new(inner, body)), admission)
+/// Puts the layers around `inner`, for the connection whose `door` this is.
+pub fn around<S>(inner: S, door: Door, body: BodyLimits) -> Layered<S> {
+    Admit::new(CatchPanic::new(LimitBody::new(inner, body)), door, body)
 }
 
 // ---- Admission ----
 
-/// How many requests may be in work at once. A request beyond that is refused at once instead of queued: by the time a
-/// queue had drained, the consumer would have given up on the oldest in it.
-#[derive(Clone, Debug)]
-pub struct Admission {
-    permits: Arc<Semaphore>,
-    max: u32,
-}
-
-impl Admission {
-    pub fn new(max: u32) -> Self {
-        Self { permits: Arc::new(Semaphore::new(max as usize)), max }
-    }
-
-    /// Requests in work now, including work that outlives its request.
-    pub fn in_flight(&self) -> u32 {
-        self.max.saturating_sub(u32::try_from(self.permits.available_permits()).unwrap_or(u32::MAX))
-    }
-
-    /// Ends when nothing is in work any more; for a shutdown, after the connections are gone. Requests that arrive while
-    /// this waits are refused, because it collects the permits as they come back.
-    pub async fn idle(&self) {
-        // The semaphore is never closed, so this ends only with all permits in hand, which are given back at once.
-        let _all = self.permits.acquire_many(self.max).await;
-    }
-
-    fn admit(&self) -> Option<Permit> {
-        let permit = Arc::clone(&self.permits).try_acquire_owned().ok()?;
-        Some(Permit { _held: Some(Arc::new(permit)) })
-    }
-}
-
-/// The right to be in work. It is in the extensions of every request; work that must survive the request (hyper drops
-/// the handler when the consumer resets the stream) takes a clone along, and stays counted until its last clone is gone.
-#[derive(Clone, Debug)]
-pub struct Permit {
-    _held: Option<Arc<OwnedSemaphorePermit>>,
-}
-
-impl<S: Sync> FromRequestParts<S> for Permit {
-    type Rejection = Infallible;
-
-    /// A router that is called without this server around it gets a permit that counts for nothing.
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        Ok(parts.extensions.get().cloned().unwrap_or(Self { _held: None }))
-    }
-}
-
+/// Lets in what its door admits, and puts the permit into the request's extensions.
 #[derive(Clone, Debug)]
 pub struct Admit<S> {
-    admission: Admission,
+    door: Door,
+    body: BodyLimits,
     inner: S,
 }
 
 impl<S> Admit<S> {
-    pub fn new(inner: S, admission: Admission) -> Self {
-        Self { admission, inner }
+    pub fn new(inner: S, door: Door, body: BodyLimits) -> Self {
+        Self { door, body, inner }
     }
 }
 
 impl<S, B> Service<Request<B>> for Admit<S>
 where
     S: Service<Request<B>, Response = Response, Error = Infallible>,
+    B: HttpBody<Data = Bytes> + Unpin,
+    B::Error: Into<axum::BoxError>,
 {
     type Response = Response;
     type Error = Infallible;
-    type Future = Admitted<S::Future>;
+    type Future = Admitted<S::Future, B>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         self.inner.poll_ready(context)
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let Some(permit) = self.admission.admit() else { return Admitted::Refused };
+        let (class, priority) = (Class::of(request.uri().path()), Priority::of(request.headers()));
+        let Ok(permit) = self.door.admit(class, priority) else {
+            let unread = Limited::new(request.into_body(), self.body, Arc::default());
+            return Admitted::Refused { unread };
+        };
         request.extensions_mut().insert(permit.clone());
         Admitted::Working { permit, future: self.inner.call(request) }
     }
@@ -123,19 +82,30 @@ where
 
 pin_project! {
     #[project = AdmittedProjection]
-    pub enum Admitted<F> {
-        Refused,
+    pub enum Admitted<F, B> {
+        // The body is thrown away as it comes, and the answer follows it. An answer before its end would reset the
+        // stream, and after a few hundred of those (`error_reset_streams_max`) the connection ends, with all that is
+        // under way on it.
+        Refused { unread: Limited<B> },
         // Extractors consume the request and its extensions long before the handler ends, hence the second clone.
         Working { permit: Permit, #[pin] future: F },
     }
 }
 
-impl<F: Future<Output = Result<Response, Infallible>>> Future for Admitted<F> {
+impl<F, B> Future for Admitted<F, B>
+where
+    F: Future<Output = Result<Response, Infallible>>,
+    B: HttpBody<Data = Bytes> + Unpin,
+    B::Error: Into<axum::BoxError>,
+{
     type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project() {
-            AdmittedProjection::Refused => {
+            AdmittedProjection::Refused { unread } => {
+                while !unread.is_end_stream() {
+                    let Some(Ok(_)) = ready!(Pin::new(&mut *unread).poll_frame(context)) else { break };
+                }
                 Poll::Ready(Ok(ProblemDetails::congestion(RETRY_AFTER_SECS).into_response()))
             }
             AdmittedProjection::Working { future, .. } => future.poll(context),
@@ -246,13 +216,7 @@ where
             return BodyLimited::Working { breach: None, future: self.inner.call(request.map(|_| Body::empty())) };
         }
         let breach = Arc::new(Breach::default());
-        let limited = |inner| Limited {
-            inner,
-            octets_left: self.limits.octets_max,
-            deadline: self.limits.deadline,
-            late: None,
-            breach: Arc::clone(&breach),
-        };
+        let limited = |body| Limited::new(body, self.limits, Arc::clone(&breach));
         let request = request.map(|body| Body::new(limited(body)));
         BodyLimited::Working { future: self.inner.call(request), breach: Some(breach) }
     }
@@ -305,7 +269,7 @@ impl<F: Future<Output = Result<Response, Infallible>>> Future for BodyLimited<F>
 }
 
 /// A request body that ends with an error where it breaks a limit.
-struct Limited<B> {
+pub struct Limited<B> {
     inner: B,
     octets_left: usize,
     deadline: Duration,
@@ -314,8 +278,14 @@ struct Limited<B> {
     breach: Arc<Breach>,
 }
 
+impl<B> Limited<B> {
+    fn new(inner: B, limits: BodyLimits, breach: Arc<Breach>) -> Self {
+        Self { inner, octets_left: limits.octets_max, deadline: limits.deadline, late: None, breach }
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
-enum BodyError {
+pub enum BodyError {
     #[error("the body is longer than this server reads")]
     TooLarge,
     #[error("the body did not arrive in time")]

@@ -1,6 +1,7 @@
 //! HTTP: the only place that knows axum, hyper, utoipa and JSON names.
 
 pub mod admin;
+pub mod admission;
 pub mod auth;
 pub mod health;
 pub mod layers;

@@ -45,7 +45,8 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 pub use self::settings::Settings;
 pub use self::tls::{Tls, TlsError, TlsFiles};
 use self::watch::{Protocol, Traffic, Verdict, Watch};
-use super::layers::{self, Admission, Layered};
+use super::admission::{Admission, Share};
+use super::layers::{self, Layered};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -111,18 +112,14 @@ impl Workers {
         routers: Vec<Router>,
     ) -> Result<Server, Error> {
         assert!((1..=self.workers.len()).contains(&routers.len()), "one router for each worker that serves");
-        let admission = Admission::new(settings.in_flight_max);
-        let body_limits = settings.body_limits();
         let counters = routers
             .into_iter()
             .zip(&self.workers)
-            .map(|(router, worker)| Counter {
-                worker: worker.handle.clone(),
-                router: layers::around(router, admission.clone(), body_limits),
-            })
+            .map(|(router, worker)| Counter { worker: worker.handle.clone(), router })
             .collect();
         let hall = Arc::new(Hall {
             builder: connection::builder(&settings),
+            admission: Admission::new(settings.admission_limits()),
             settings,
             tls,
             seats: Mutex::default(),
@@ -135,7 +132,7 @@ impl Workers {
         let (listener, address) = listener.map_err(|error| Error::Listen { address, error })?;
         let acceptor = first.spawn(accept(listener, counters, Arc::clone(&hall)));
         let watcher = first.spawn(watch(Arc::clone(&hall)));
-        Ok(Server { address, admission, hall, acceptor: Mutex::new(Some(acceptor)), watcher: watcher.abort_handle() })
+        Ok(Server { address, hall, acceptor: Mutex::new(Some(acceptor)), watcher: watcher.abort_handle() })
     }
 
     /// Ends the threads and waits for them; what still runs on them is dropped.
@@ -181,7 +178,7 @@ fn listener(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
 /// A worker and the router it serves at one listener.
 struct Counter {
     worker: Handle,
-    router: Layered<Router>,
+    router: Router,
 }
 
 async fn accept(listener: TcpListener, counters: Vec<Counter>, hall: Arc<Hall>) {
@@ -238,6 +235,7 @@ impl Burst {
 struct Hall {
     settings: Settings,
     builder: connection::Builder,
+    admission: Admission,
     tls: Option<Tls>,
     seats: Mutex<Seats>,
     /// Told when the last connection has ended.
@@ -247,9 +245,22 @@ struct Hall {
 #[derive(Default)]
 struct Seats {
     connections: HashMap<u64, Seat>,
-    per_peer: HashMap<IpAddr, usize>,
+    per_peer: HashMap<IpAddr, Peer>,
     /// Connections ever admitted, which numbers them.
     admitted: u64,
+}
+
+/// What one address has of this listener. Kept until its work has ended too: otherwise a peer that opens its connections
+/// anew would begin with a share anew.
+struct Peer {
+    connections: usize,
+    share: Arc<Share>,
+}
+
+impl Peer {
+    fn is_gone(&self) -> bool {
+        self.connections == 0 && self.share.in_flight() == 0
+    }
 }
 
 struct Seat {
@@ -269,7 +280,7 @@ impl Hall {
         if seats.connections.len() >= self.settings.connections_max {
             return Err("connections_max");
         }
-        let from_peer = seats.per_peer.get(&peer).copied().unwrap_or_default();
+        let from_peer = seats.per_peer.get(&peer).map_or(0, |peer| peer.connections);
         if from_peer >= self.settings.connections_per_peer_max {
             return Err("connections_per_peer_max");
         }
@@ -279,12 +290,16 @@ impl Hall {
         // From here on it succeeds.
         let number = seats.admitted;
         seats.admitted += 1;
-        seats.per_peer.insert(peer, from_peer + 1);
+        let new_peer = || Peer { connections: 0, share: self.admission.peer() };
+        let of_peer = seats.per_peer.entry(peer).or_insert_with(new_peer);
+        of_peer.connections += 1;
+        let door = self.admission.door(Arc::clone(&of_peer.share));
+        let router = layers::around(counter.router.clone(), door, self.settings.body_limits());
         let protocol = if self.tls.is_some() { Protocol::Handshake } else { Protocol::Unknown };
         let traffic = Arc::new(Traffic::new(protocol));
         let (leave, left) = oneshot::channel();
         let place = Place { hall: Arc::clone(self), number, peer };
-        let task = counter.worker.spawn(converse(place, socket, counter.router.clone(), Arc::clone(&traffic), left));
+        let task = counter.worker.spawn(converse(place, socket, router, Arc::clone(&traffic), left));
         let watch = Watch::new(Instant::now(), number, &self.settings);
         let seat = Seat { traffic, watch, leave: Some(leave), task: task.abort_handle() };
         seats.connections.insert(number, seat);
@@ -297,7 +312,9 @@ impl Hall {
 
     /// Looks at every connection once.
     fn look(&self, now: Instant) {
-        for seat in self.seats().connections.values_mut() {
+        let mut seats = self.seats();
+        seats.per_peer.retain(|_, peer| !peer.is_gone());
+        for seat in seats.connections.values_mut() {
             match seat.watch.look(now, &seat.traffic, &self.settings) {
                 Verdict::Stays => {}
                 Verdict::Leaves => seat.ask_to_leave(),
@@ -337,9 +354,9 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut seats = self.hall.seats();
         seats.connections.remove(&self.number);
-        if let Some(count) = seats.per_peer.get_mut(&self.peer) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(peer) = seats.per_peer.get_mut(&self.peer) {
+            peer.connections -= 1;
+            if peer.is_gone() {
                 seats.per_peer.remove(&self.peer);
             }
         }
@@ -391,7 +408,6 @@ async fn converse(
 /// A listener that is being served.
 pub struct Server {
     address: SocketAddr,
-    admission: Admission,
     hall: Arc<Hall>,
     acceptor: Mutex<Option<JoinHandle<()>>>,
     watcher: AbortHandle,
@@ -427,7 +443,7 @@ impl Server {
     }
 
     pub fn admission(&self) -> &Admission {
-        &self.admission
+        &self.hall.admission
     }
 
     /// Ends politely, within `deadline` and a little: accepts no more, tells every connection to finish, serves what
@@ -442,7 +458,7 @@ impl Server {
             if timeout(TIME_TO_LEAVE, self.hall.empty()).await.is_err() {
                 self.close_idle_connections().await;
             }
-            self.admission.idle().await;
+            self.hall.admission.idle().await;
         };
         if timeout_at(deadline, ended).await.is_ok() {
             return Drained::default();
@@ -452,7 +468,7 @@ impl Server {
             let unanswered: u32 = seats.connections.values().map(|seat| seat.traffic.in_flight()).sum();
             seats.connections.values().for_each(|seat| seat.task.abort());
             Drained {
-                requests_cut: unanswered.max(self.admission.in_flight()),
+                requests_cut: unanswered.max(self.hall.admission.in_flight()),
                 connections_cut: seats.connections.len(),
             }
         };

@@ -62,7 +62,7 @@ async fn perform(app: &App, due: Due) -> Result<(), store::Error> {
         }
         Err(Failure::Store(error)) => Err(error),
         // Done again when the lease has ended.
-        Err(Failure::Contended | Failure::Rejected(_)) => Ok(()),
+        Err(Failure::Contended | Failure::Crowded | Failure::Rejected(_)) => Ok(()),
     }
 }
 

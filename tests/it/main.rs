@@ -9,6 +9,7 @@ mod nchf;
 mod notify;
 mod openapi;
 mod outage;
+mod overload;
 mod payloads;
 mod processes;
 mod program;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use nchf::telemetry::{NotificationLabels, OperationLabel, QueueLabel, RequestLabels, StoreErrorLabel};
+use nchf::telemetry::{NotificationLabels, OperationLabel, QueueLabel, RefusalLabels, RequestLabels, StoreErrorLabel};
 use serde_json::json;
 
 use crate::support::World;
@@ -59,6 +59,7 @@ async fn alert_rules_speak_of_metrics_that_there_are() {
     // What has labels is shown once there is something to label.
     let metrics = &world.app.shared.metrics;
     metrics.requests.get_or_create(&RequestLabels { operation: "create", status: 201, cause: "" }).inc();
+    metrics.refusals.get_or_create(&RefusalLabels { limit: "listener", class: "create" }).inc();
     metrics.latency.get_or_create(&OperationLabel { operation: "create" }).observe(0.0);
     metrics.store_errors.get_or_create(&StoreErrorLabel { kind: "unavailable" }).inc();
     metrics.notifications.get_or_create(&NotificationLabels { notification: "abort", outcome: "refused" }).inc();

@@ -20,7 +20,7 @@ use hyper::client::conn::{http1, http2};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use nchf::bench;
-use nchf::http::layers::Permit;
+use nchf::http::admission::Permit;
 use nchf::http::server::{Error, Server, Settings, Tls, TlsFiles, Workers};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -453,11 +453,11 @@ fn charging_function() -> Router {
 
 // ---- A server inside the test ----
 
-const LOCAL: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+pub const LOCAL: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
-struct Running {
-    server: Server,
-    workers: Workers,
+pub struct Running {
+    pub server: Server,
+    pub workers: Workers,
 }
 
 impl Running {
@@ -466,7 +466,7 @@ impl Running {
     }
 
     /// `/gate` waits until the gate is notified, and so does the work that `/detached` leaves behind.
-    async fn start_with_gate(settings: Settings) -> (Self, Arc<Notify>) {
+    pub async fn start_with_gate(settings: Settings) -> (Self, Arc<Notify>) {
         let gate = Arc::new(Notify::new());
         (Self::serve(settings, None, router(&gate)).await, gate)
     }
@@ -475,13 +475,13 @@ impl Running {
         Self::serve(settings, Some(tls.clone()), router(&Arc::new(Notify::new()))).await
     }
 
-    async fn serve(settings: Settings, tls: Option<Tls>, router: Router) -> Self {
+    pub async fn serve(settings: Settings, tls: Option<Tls>, router: Router) -> Self {
         let workers = Workers::start(1).unwrap();
         let server = workers.listen(LOCAL, tls, settings, vec![router]).await.unwrap();
         Self { server, workers }
     }
 
-    async fn connect(&self) -> TcpStream {
+    pub async fn connect(&self) -> TcpStream {
         TcpStream::connect(self.server.address()).await.unwrap()
     }
 
@@ -489,7 +489,7 @@ impl Running {
         Client::http1(self.connect().await).await
     }
 
-    async fn http2(&self) -> Client {
+    pub async fn http2(&self) -> Client {
         Client::http2(self.connect().await).await
     }
 
@@ -529,7 +529,7 @@ fn router(gate: &Arc<Notify>) -> Router {
         .merge(charging_function())
 }
 
-async fn eventually(condition: impl Fn() -> bool) {
+pub async fn eventually(condition: impl Fn() -> bool) {
     let wait = async {
         while !condition() {
             sleep(Duration::from_millis(5)).await;
@@ -547,19 +547,19 @@ async fn assert_closed(socket: &mut (impl AsyncRead + Unpin)) {
 
 // ---- Clients ----
 
-enum Client {
+pub enum Client {
     Http1(http1::SendRequest<Sent>),
     Http2(http2::SendRequest<Sent>),
 }
 
-struct Answer {
-    status: u16,
+pub struct Answer {
+    pub status: u16,
     headers: hyper::HeaderMap,
-    text: String,
+    pub text: String,
 }
 
 impl Answer {
-    fn header(&self, name: &str) -> Option<&str> {
+    pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(|value| value.to_str().unwrap())
     }
 }
@@ -571,17 +571,25 @@ impl Client {
         Self::Http1(sender)
     }
 
-    async fn http2(socket: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Self {
+    pub async fn http2(socket: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Self {
         let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(socket)).await.unwrap();
         tokio::spawn(connection);
         Self::Http2(sender)
     }
 
-    async fn get(&mut self, path: &str) -> Answer {
+    pub async fn get(&mut self, path: &str) -> Answer {
         self.ask(Request::get(path).body(Sent::whole("")).unwrap()).await
     }
 
-    async fn ask(&mut self, request: Request<Sent>) -> Answer {
+    /// The same connection, for a request at the same time.
+    pub fn another_stream(&self) -> Self {
+        match self {
+            Self::Http1(_) => panic!("HTTP/1.1 has no streams"),
+            Self::Http2(sender) => Self::Http2(sender.clone()),
+        }
+    }
+
+    pub async fn ask(&mut self, request: Request<Sent>) -> Answer {
         self.try_ask(request).await.expect("an answer")
     }
 
@@ -609,7 +617,7 @@ impl Client {
 }
 
 /// What a client sends as a body.
-enum Sent {
+pub enum Sent {
     Whole(Bytes),
     /// Without a Content-Length.
     Unannounced(Vec<Bytes>),
@@ -619,7 +627,7 @@ enum Sent {
 }
 
 impl Sent {
-    fn whole(text: impl Into<String>) -> Self {
+    pub fn whole(text: impl Into<String>) -> Self {
         Self::Whole(Bytes::from(text.into()))
     }
 }

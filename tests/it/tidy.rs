@@ -22,7 +22,10 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("audit", &["charging", "store"]),
     ("bench", &["charging", "clock"]),
     ("workers", &["app", "cdr_file", "charging", "notify", "store", "telemetry", "transact"]),
-    ("serve", &["app", "cdr_file", "charging", "clock", "config", "demo", "http", "notify", "store", "workers"]),
+    (
+        "serve",
+        &["app", "cdr_file", "charging", "clock", "config", "demo", "http", "notify", "store", "telemetry", "workers"],
+    ),
 ];
 
 /// Foreign crates that only one part of the tree may name.

@@ -100,7 +100,9 @@ impl From<Failure> for ProblemDetails {
     fn from(failure: Failure) -> Self {
         match failure {
             Failure::Rejected(rejection) => super::nchf::render::rejection(rejection),
-            Failure::Contended => Self::congestion(1).with_detail("too many requests for one account at once"),
+            Failure::Contended | Failure::Crowded => {
+                Self::congestion(1).with_detail("too many requests for one account at once")
+            }
             Failure::Store(error) => error.into(),
         }
     }

@@ -18,7 +18,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use bytes::Bytes;
 
-use super::layers::Permit;
+use super::admission::Permit;
 use super::problem::ProblemDetails;
 use crate::app::App;
 use crate::charging::session::{Operation, Service};
@@ -297,7 +297,7 @@ impl Measured {
     fn end_with_failure(self, failure: Failure) -> Response {
         let problem = match failure {
             Failure::Rejected(rejection) => render::rejection(rejection),
-            Failure::Contended => ProblemDetails::congestion(RETRY_AFTER_SECS)
+            Failure::Contended | Failure::Crowded => ProblemDetails::congestion(RETRY_AFTER_SECS)
                 .with_detail("too many requests for one account at once; nothing was done"),
             Failure::Store(error) => self.store_failed(&error),
         };

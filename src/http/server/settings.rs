@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::http::admission::Limits;
 use crate::http::layers::BodyLimits;
 
 /// The limits of one listener. The defaults suit the Nchf services: few peers, long connections, small bodies.
@@ -17,6 +18,19 @@ pub struct Settings {
     /// Requests in work at once on this listener; default 1024. Too small: bursts are answered 503 although there is
     /// time. Too large: under overload all answers arrive after the consumer's time-out, so that all work is wasted.
     pub in_flight_max: u32,
+    /// Percent of each limit of work in flight that is open to Creates and events, and to what is no charging request;
+    /// default 80. Too small: new sessions are refused while there is room. Too large: a storm of Creates crowds out
+    /// those that report and end sessions.
+    pub in_flight_create_percent: u32,
+    /// The same for Updates; the rest is for Releases. Default 95. Too small: running sessions lose quota while there is
+    /// room. Too large: sessions cannot end, and keep what they hold.
+    pub in_flight_update_percent: u32,
+    /// Percent of `in_flight_max` that one peer address may have in work; default 50. Too small: a load balancer that all
+    /// consumers are behind, which is one address, is refused. Too large: one consumer takes the place of all others.
+    pub in_flight_per_peer_percent: u32,
+    /// Percent of `in_flight_max` that one connection may have in work, whatever `streams_max` says: work outlives a
+    /// stream that is reset. Default 25. Too small: a consumer with one connection is refused. Too large: as above.
+    pub in_flight_per_connection_percent: u32,
 
     /// From the connection to its first octets, those that tell HTTP/2 from HTTP/1; default 5 s. Too small: consumers
     /// that open connections ahead of use over a slow path are cut. Too large: silent connections hold their places.
@@ -46,7 +60,7 @@ pub struct Settings {
     pub age_max: Duration,
 
     /// HTTP/2: streams open at once on one connection; default 128. Too small: a busy consumer queues on its side. Too
-    /// large: one connection can fill `in_flight_max` alone.
+    /// large: memory, and one connection fills its part of `in_flight_max`.
     pub streams_max: u32,
     /// HTTP/2: octets of one request body that may be under way unread; default 64 KiB. Too small: a body takes several
     /// round trips. Too large: memory per stream.
@@ -81,6 +95,10 @@ impl Default for Settings {
             connections_max: 2048,
             connections_per_peer_max: 256,
             in_flight_max: 1024,
+            in_flight_create_percent: 80,
+            in_flight_update_percent: 95,
+            in_flight_per_peer_percent: 50,
+            in_flight_per_connection_percent: 25,
             first_octets_deadline: Duration::from_secs(5),
             tls_handshake_deadline: Duration::from_secs(5),
             header_deadline: Duration::from_secs(5),
@@ -103,6 +121,16 @@ impl Default for Settings {
 }
 
 impl Settings {
+    pub(super) fn admission_limits(&self) -> Limits {
+        Limits {
+            in_flight_max: self.in_flight_max,
+            create_percent: self.in_flight_create_percent,
+            update_percent: self.in_flight_update_percent,
+            per_peer_percent: self.in_flight_per_peer_percent,
+            per_connection_percent: self.in_flight_per_connection_percent,
+        }
+    }
+
     pub(super) fn body_limits(&self) -> BodyLimits {
         BodyLimits { octets_max: self.body_octets_max, deadline: self.body_deadline }
     }

@@ -12,7 +12,7 @@ use nchf::store::{
     AccountKey, Applied, Commit, Document, Due, Error, Identity, Indexed, JournalKey, List, Load, OutboxId, Page,
     Partition, Queue, ReferenceKind, Snapshot, Store, Version, Work,
 };
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 /// What happens to one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +37,25 @@ pub struct Faulty {
     pub frozen: Notify,
     /// Wakes who is frozen.
     pub wake: Notify,
+    /// Whose loads wait until they are let go.
+    pub held: watch::Sender<Held>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub enum Held {
+    Nobody,
+    Everybody,
+    One(AccountKey),
+}
+
+impl Held {
+    fn holds(self, account: AccountKey) -> bool {
+        match self {
+            Self::Nobody => false,
+            Self::Everybody => true,
+            Self::One(held) => held == account,
+        }
+    }
 }
 
 impl Faulty {
@@ -47,6 +66,7 @@ impl Faulty {
             counts: AtomicBool::new(false),
             frozen: Notify::new(),
             wake: Notify::new(),
+            held: watch::Sender::new(Held::Nobody),
         }
     }
 
@@ -101,7 +121,7 @@ impl Faulty {
     }
 }
 
-/// Calls of an exporter of records meet trouble; all others are passed on.
+/// Calls of an exporter of records meet trouble, and loads may be held; all others are passed on.
 #[async_trait]
 impl Store for Faulty {
     fn identity(&self) -> &Identity {
@@ -109,6 +129,8 @@ impl Store for Faulty {
     }
 
     async fn load(&self, load: &Load) -> Result<Snapshot, Error> {
+        let let_go = self.held.subscribe().wait_for(|held| !held.holds(load.account)).await.is_ok();
+        assert!(let_go, "the sender lives as long as this");
         self.store.load(load).await
     }
 

@@ -7,7 +7,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, StatusCode, header};
 use http_body_util::BodyExt;
-use nchf::app::{App, Shared};
+use nchf::app::{App, RequestLimits, Shared};
 use nchf::charging::time::Span;
 use nchf::clock::ManualClock;
 use nchf::config::{Charging, Config};
@@ -53,13 +53,22 @@ impl World {
     pub async fn over(store: Arc<dyn Store>, clock: ManualClock, config: Config) -> Self {
         let refs = RefCodec::new(store.identity().secret);
         let id = store.identity().instance_id.clone();
-        let shared = Shared::new(Arc::new(clock.clone()), refs, config.rules().unwrap(), id, config.http.deadline_ms);
+        let limits = RequestLimits {
+            deadline_ms: config.http.deadline_ms,
+            waiting_per_account_max: config.http.waiting_per_account_max,
+        };
+        let shared = Shared::new(Arc::new(clock.clone()), refs, config.rules().unwrap(), id, limits);
         let app = App { store, shared: Arc::new(shared) };
         demo::provision(&app).await.unwrap();
         let charging: Charging = config.charging;
         let settings = Arc::new(Settings { charging, api_root: config.http.api_root, is_tls: false });
         let router = services::routes(Nchf { app: app.clone(), settings }).merge(admin::routes(app.clone()));
         Self { app, clock, router }
+    }
+
+    /// The routes, for a server with sockets.
+    pub fn router(&self) -> Router {
+        self.router.clone()
     }
 
     pub fn tick(&self, secs: u32) {
