@@ -351,7 +351,7 @@ impl Default for Http {
             in_flight_update_percent: 95,
             in_flight_per_peer_percent: 50,
             in_flight_per_connection_percent: 25,
-            waiting_per_account_max: 64,
+            waiting_per_account_max: 512,
             deadline_ms: 3000,
             connections_max: 2048,
             connections_per_peer_max: 512,
