@@ -25,7 +25,12 @@ pub struct Error(String);
 
 impl Error {
     fn new(key: &str, value: impl fmt::Display, allowed: &str) -> Self {
-        Self(format!("{key} = {value}: {allowed}"))
+        Self::line(format!("{key} = {value}: {allowed}"))
+    }
+
+    /// What stands in a setting may have lines of its own.
+    fn line(text: String) -> Self {
+        Self(text.replace(char::is_control, " "))
     }
 }
 
@@ -469,7 +474,8 @@ impl Config {
 
     fn read(file: &Path) -> Result<Self, Error> {
         let name = file.display();
-        let text = std::fs::read_to_string(file).map_err(|error| Error(format!("config file {name}: {error}")))?;
+        let text =
+            std::fs::read_to_string(file).map_err(|error| Error::line(format!("config file {name}: {error}")))?;
         let deserializer = toml::Deserializer::parse(&text).map_err(|error| one_line(&name.to_string(), &error))?;
         serde_path_to_error::deserialize(deserializer).map_err(|error| {
             let key = error.path().to_string();
@@ -697,7 +703,7 @@ fn switch(key: &str, text: &str) -> Result<bool, Error> {
 
 /// TOML's messages draw the place over several lines; an operator's log has one.
 fn one_line(what: &str, error: &toml::de::Error) -> Error {
-    Error(format!("{what}: {}", error.message().replace('\n', " ")))
+    Error::line(format!("{what}: {}", error.message()))
 }
 
 #[cfg(test)]
@@ -716,6 +722,9 @@ mod tests {
     fn an_error_is_one_line_with_key_value_and_what_is_allowed() {
         for (text, says) in [
             ("listn = 1", &["listn", "unknown field", "listen"][..]),
+            ("\"a\\nb\" = 1", &["a b", "unknown field"]),
+            ("[store]\nurl = \"my\\nsql\"", &["store.url", "my sql", "embedded:DIR"]),
+            ("[notify]\nkey = \"a\\nb\"", &["notify.key", "a b", "notify.certificate"]),
             ("[store]\nurl = \"mysql://x\"", &["store.url", "mysql://x", "embedded:DIR"]),
             ("[store]\nurl = \"redis://\"", &["store.url", "redis://host:port"]),
             ("[store]\nurl = \"redis://:6379\"", &["store.url", "redis://host:port"]),

@@ -46,7 +46,7 @@ pub struct QuotaKey {
     pub rating_group: RatingGroup,
     #[serde(with = "super::packed::name")]
     pub upf: Option<Box<str>>,
-    /// `multihomedPDUAddress`, verbatim.
+    /// `multihomedPDUAddress` as JSON, always in one spelling.
     pub multihomed: Option<Box<str>>,
     #[serde(with = "super::packed::name")]
     pub mb_upf: Option<Box<str>>,

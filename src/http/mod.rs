@@ -8,5 +8,6 @@ pub mod layers;
 pub mod nchf;
 pub mod openapi;
 pub mod operator;
+mod path;
 pub mod problem;
 pub mod server;

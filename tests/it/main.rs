@@ -4,6 +4,7 @@ mod admin;
 mod audit;
 mod cdr_file;
 mod exporter;
+mod fuzz;
 mod metrics;
 mod nchf;
 mod notify;

@@ -1,7 +1,7 @@
 //! `/accounts/{accountId}`: balances, credits, the ledger.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -18,6 +18,7 @@ use crate::charging::money::{Amount, BalanceUnit};
 use crate::charging::time::Timestamp;
 use crate::http::nchf::parse;
 use crate::http::nchf::render::date_time;
+use crate::http::path::Path;
 use crate::http::problem::ProblemDetails;
 use crate::ledger::{LedgerEntry, Position};
 

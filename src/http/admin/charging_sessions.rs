@@ -1,7 +1,7 @@
 //! `/charging-sessions`: the documents behind the references, readable.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -18,6 +18,7 @@ use crate::charging::maintain::Maintenance;
 use crate::charging::money::{Amount, BalanceUnit};
 use crate::charging::session::{ChargingSession, Quota, Service, SessionState};
 use crate::http::nchf::render::date_time;
+use crate::http::path::Path;
 use crate::http::problem::ProblemDetails;
 
 /// A charging session.

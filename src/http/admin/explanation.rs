@@ -1,7 +1,7 @@
 //! `/charging-sessions/{ref}/explanation`: a whole session's money, and why each rating group got what it got.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -19,6 +19,7 @@ use crate::charging::session::ClosingCause;
 use crate::charging::time::Timestamp;
 use crate::charging::units::Units;
 use crate::http::nchf::render::date_time;
+use crate::http::path::Path;
 use crate::http::problem::ProblemDetails;
 
 /// What a session cost, and why.

@@ -1,7 +1,7 @@
 //! `/subscribers/{supi}`: who is charged, to which account and by which plan.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -14,6 +14,7 @@ use crate::charging::command::Subscriber;
 use crate::charging::ids::{AccountId, SubscriberId, TariffPlanId};
 use crate::charging::journal::AbortReason;
 use crate::charging::tariff::FinalUnit;
+use crate::http::path::Path;
 use crate::http::problem::ProblemDetails;
 
 /// A subscriber as provisioned.

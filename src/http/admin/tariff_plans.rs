@@ -2,7 +2,7 @@
 //! grant.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -19,6 +19,7 @@ use crate::charging::tariff::{
     FinalUnit, Hours, Metered, PlanInForce, Price, Prices, Rule, Tariff, TariffPlan, Tier, Window,
 };
 use crate::charging::units::UnitKind;
+use crate::http::path::Path;
 use crate::http::problem::{InvalidParam, ProblemDetails};
 use crate::store::{List, ReferenceKind};
 

@@ -12,13 +12,14 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use bytes::Bytes;
 
 use super::admission::Permit;
+use super::path::Path;
 use super::problem::ProblemDetails;
 use crate::app::App;
 use crate::charging::session::{Operation, Service};

@@ -359,13 +359,28 @@ impl Check {
             let mb_upf = self.text(place.member("mBUPFID"), usage.mb_upf_id);
             let mut others = usage.others;
             let multihomed = others.iter().position(|(name, _)| name == "multihomedPDUAddress");
-            let multihomed = multihomed.map(|at| others.swap_remove(at).1.get().into());
+            let multihomed = multihomed.map(|at| others.swap_remove(at).1);
+            let multihomed = multihomed.and_then(|json| self.address(place.member("multihomedPDUAddress"), json));
             if let Some(rating_group) = rating_group {
                 let key = QuotaKey { rating_group: RatingGroup(rating_group), upf, multihomed, mb_upf };
                 usages.push(UnitUsage { key, requested, containers, others: self.blocks(&place, others) });
             }
         }
         usages
+    }
+
+    /// A member that tells quotas apart is the same member in each of its spellings.
+    fn address(&mut self, place: Place<'_>, json: &RawValue) -> Option<Box<str>> {
+        if json.get() == "null" {
+            return None;
+        }
+        let object =
+            Some(json).filter(|json| json.get().starts_with('{') && fingerprint::hash_json(json.get()).is_ok());
+        let address = object.and_then(one_spelling);
+        if address.is_none() {
+            self.wrong(place, Fault::Type("an object"), false);
+        }
+        address.map(Into::into)
     }
 
     fn units(&mut self, place: &Place<'_>, units: Units<'_>) -> units::Units {
@@ -498,6 +513,27 @@ fn read_raw<'de, T: Value<'de>>(json: &'de RawValue) -> Member<T> {
     serde_json::from_str(json.get()).unwrap_or(Member::Wrong(Fault::Type(T::EXPECTED)))
 }
 
+/// Without spaces, the members of objects by their names. `None` for a member that is named twice, or too many of them.
+/// It must not be nested deeper than the fingerprint reads.
+fn one_spelling(json: &RawValue) -> Option<String> {
+    match json.get().as_bytes().first() {
+        Some(b'{') => {
+            let Opaque(mut members) = is(read_raw(json))?;
+            members.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+            let member = |(name, json): &(Cow<'_, str>, &RawValue)| {
+                Some(format!("{}:{}", serde_json::Value::from(&**name), one_spelling(json)?))
+            };
+            Some(format!("{{{}}}", members.iter().map(member).collect::<Option<Vec<_>>>()?.join(",")))
+        }
+        Some(b'[') => {
+            let items: Vec<&RawValue> = serde_json::from_str(json.get()).ok()?;
+            let items = items.into_iter().map(one_spelling).collect::<Option<Vec<_>>>()?;
+            Some(format!("[{}]", items.join(",")))
+        }
+        _ => Some(json.get().to_owned()),
+    }
+}
+
 fn is<T>(member: Member<T>) -> Option<T> {
     match member {
         Member::Is(value) => Some(value),
@@ -559,6 +595,28 @@ fn hash_key(key: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_in_another_spelling_is_the_same_quota() {
+        let read = |address: &str| {
+            let body = format!(
+                r#"{{"invocationSequenceNumber":1,"invocationTimeStamp":"2026-01-01T00:00:00Z",
+                "nfConsumerIdentification":{{"nodeFunctionality":"SMF"}},
+                "multipleUnitUsage":[{{"ratingGroup":10,"multihomedPDUAddress":{address}}}]}}"#
+            );
+            let mut parsed = charging_data_request(body.as_bytes(), Service::Converged, None)?;
+            Ok::<_, ProblemDetails>((parsed.invocation.usages.remove(0).key.multihomed, parsed.invocation.fingerprint))
+        };
+        let plain = read(r#"{"a":[1,{"x":1,"y":2}],"pduIPv4Address":"10.0.0.1"}"#).unwrap();
+        assert_eq!(read(r#" { "pduIPv4Address" : "10.0.0.1", "\u0061": [1, { "y": 2, "x": 1 }] }"#).unwrap(), plain);
+        assert_ne!(read(r#"{"a":[1,{"x":1,"y":2}],"pduIPv4Address":"10.0.0.2"}"#).unwrap(), plain);
+        assert_eq!(read("null").unwrap().0, None);
+        let deep = format!("{{\"a\":{}{}}}", "[".repeat(100), "]".repeat(100));
+        for wrong in ["7", "[]", r#"{"a":1,"a":2}"#, &deep] {
+            let problem = read(wrong).unwrap_err();
+            assert_eq!(problem.invalid_params[0].param, "/multipleUnitUsage/0/multihomedPDUAddress", "{wrong}");
+        }
+    }
 
     #[test]
     fn instants_are_read_as_real_senders_write_them() {

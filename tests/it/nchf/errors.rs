@@ -123,6 +123,8 @@ async fn paths_methods_and_media_types_have_their_answers() {
         (Method::POST, "/nchf-convergedcharging/v9/chargingdata", 400, "INVALID_API"),
         (Method::POST, "/nchf-convergedcharging/v3/chargingdata/x/foo", 404, "RESOURCE_URI_STRUCTURE_NOT_FOUND"),
         (Method::POST, "/nchf-convergedcharging/v3/chargingdata/x/update", 404, "CONTEXT_NOT_FOUND"),
+        (Method::POST, "/nchf-convergedcharging/v3/chargingdata/%ff/update", 404, "RESOURCE_URI_STRUCTURE_NOT_FOUND"),
+        (Method::POST, "/admin/v1/charging-sessions/%ff/abort", 404, "RESOURCE_URI_STRUCTURE_NOT_FOUND"),
         (Method::POST, "/nchf-convergedcharging/v3/nothing", 404, "RESOURCE_URI_STRUCTURE_NOT_FOUND"),
         (Method::POST, "/nchf-convergedcharging/v3/chargingdata/", 404, "RESOURCE_URI_STRUCTURE_NOT_FOUND"),
         (Method::POST, "//nchf-convergedcharging/v3/chargingdata", 404, "RESOURCE_URI_STRUCTURE_NOT_FOUND"),

@@ -4,7 +4,7 @@
 //! is in [`properties`].
 
 mod between;
-mod demo;
+pub mod demo;
 mod events;
 mod final_units;
 mod partial;
@@ -18,6 +18,6 @@ mod sessions;
 mod sizes;
 
 mod table;
-mod world;
+pub mod world;
 
 use table::{check, play};
