@@ -82,7 +82,7 @@ impl Target {
             Some(rest) => rest.strip_suffix(']')?.parse::<Ipv6Addr>().ok()?.to_string(),
             None => host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase(),
         };
-        if host.is_empty() {
+        if host.split('.').any(str::is_empty) {
             return None;
         }
         let origin = Origin { is_tls, host: host.into(), port };
@@ -158,6 +158,8 @@ mod tests {
             "http:///x",
             "http://:80/",
             "http://./",
+            "http://smf../",
+            "http://smf..example/",
             "http://user@smf/",
             "http://user:pw@smf/",
             "http://smf/#fragment",
