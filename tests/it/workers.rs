@@ -5,12 +5,13 @@ use std::path::Path;
 use axum::body::Body;
 use axum::http::Method;
 use nchf::cdr_file::directory::{self, Directory};
+use nchf::charging::ids::ChargingDataRef;
 use nchf::charging::time::Span;
 use nchf::clock::SystemClock;
 use nchf::config::Config;
 use nchf::notify::retry::RetryPolicy;
 use nchf::notify::{Notifier, policy::Allowed};
-use nchf::store::{Partition, Queue, ReferenceKind, Version, record};
+use nchf::store::{Commit, Listing, Load, Partition, Queue, ReferenceKind, SessionWrite, TimerWrite, Version, record};
 use nchf::workers::Workers;
 use nchf::workers::export_state::{ExportState, Taken};
 use nchf::workers::notifications::Notifications;
@@ -243,6 +244,47 @@ async fn a_changed_tariff_asks_only_those_whom_it_concerns() {
     let received = stub.received();
     assert_eq!(received.len(), 1);
     assert!(received[0].uri.ends_with("/20"));
+}
+
+#[tokio::test]
+async fn a_session_that_an_index_has_lost_is_put_back() {
+    let mut running = Running::new().await;
+    let created = running.world.create(&asks(1, "http://127.0.0.1:9/")).await;
+    let reference = ChargingDataRef::new(created.reference());
+    let app = running.world.app.clone();
+    let account = app.shared.refs.account_of(reference.as_str()).unwrap();
+    let load = Load { account, session: Some(reference.clone()), index: Vec::new() };
+    let snapshot = app.store.load(&load).await.unwrap();
+    let before = app.store.indexes(account, &reference).await.unwrap();
+    running.round().await;
+    assert_eq!(app.shared.metrics.index_drift.get(), 0);
+
+    // As a hand may do it that knows the store.
+    let document = snapshot.session.unwrap();
+    let write = SessionWrite {
+        key: reference.clone(),
+        expected: document.version,
+        document: document.bytes,
+        lives_for: Span::from_secs(86_400),
+        timer: TimerWrite::Remove,
+        listing: Listing::Keep,
+        journal: None,
+    };
+    let commit = Commit {
+        account,
+        account_expected: snapshot.account.unwrap().version,
+        account_document: None,
+        account_journal: None,
+        sessions: vec![write],
+        outbox: Vec::new(),
+        index: Vec::new(),
+    };
+    app.store.commit(&commit).await.unwrap();
+    assert_eq!(app.store.indexes(account, &reference).await.unwrap().timer, None);
+    running.round().await;
+    assert_eq!(app.store.indexes(account, &reference).await.unwrap(), before);
+    running.round().await;
+    assert_eq!(app.shared.metrics.index_drift.get(), 1, "once");
 }
 
 /// All records in published files, in the order of their numbers; fails where a number is missing or twice.
