@@ -397,10 +397,7 @@ impl Exporter {
 
     async fn acknowledge_segment(&self, file: &File, segment: &Segment) -> Result<(), Error> {
         let entries = self.entries_of(segment).await?;
-        let mut closed = Vec::with_capacity(entries.len());
-        for (_, bytes) in &entries {
-            closed.extend(closed_record(bytes)?);
-        }
+        let mut closed = closed_records(&entries)?;
         let records = usize::try_from(segment.records).unwrap_or(usize::MAX);
         // Entries go after all that is to be noted is noted: where some are gone, the rest only has to follow them.
         if closed.len() < records {
@@ -459,10 +456,7 @@ impl Exporter {
 
     /// The records that entries speak of, in their order.
     async fn records_of(&self, entries: &[(OutboxId, bytes::Bytes)]) -> Result<Vec<Cdr>, Error> {
-        let mut closed = Vec::with_capacity(entries.len());
-        for (_, bytes) in entries {
-            closed.extend(closed_record(bytes)?);
-        }
+        let closed = closed_records(entries)?;
         let records = together(closed.iter().map(|one| self.record(one)), RECORDS_AT_ONCE).await?;
         Ok(records.into_iter().flatten().collect())
     }
@@ -518,11 +512,15 @@ struct Closed {
     has_ended: bool,
 }
 
-fn closed_record(bytes: &[u8]) -> Result<Option<Closed>, store::Error> {
-    Ok(match record::decode(bytes)? {
-        Outgoing::Record { session, part, ended, .. } => Some(Closed { session, part, has_ended: ended }),
-        Outgoing::Notify(_) | Outgoing::Credited { .. } => None,
-    })
+fn closed_records(entries: &[(OutboxId, bytes::Bytes)]) -> Result<Vec<Closed>, store::Error> {
+    let mut closed = Vec::with_capacity(entries.len());
+    for (_, bytes) in entries {
+        match record::decode(bytes)? {
+            Outgoing::Record { session, part, ended, .. } => closed.push(Closed { session, part, has_ended: ended }),
+            Outgoing::Notify(_) | Outgoing::Credited { .. } => {}
+        }
+    }
+    Ok(closed)
 }
 
 /// The next partitions, and how many entries to take of each: together no more than `fits`. What is not taken of the last

@@ -12,7 +12,7 @@ use crate::charging::ids::ChargingDataRef;
 use crate::charging::money::BalanceUnit;
 use crate::charging::session::ChargingSession;
 use crate::charging::time::{Span, Timestamp};
-use crate::store::{self, AccountKey, Commit, Document, Listing, Load, SessionWrite, TimerWrite, record};
+use crate::store::{self, AccountKey, Commit, Listing, Load, SessionWrite, TimerWrite, record};
 use crate::telemetry::UnitLabel;
 
 /// Documents looked at in one step: half a million in half an hour, for a few per cent of a core.
@@ -133,24 +133,8 @@ async fn check(app: &App, reference: ChargingDataRef) -> Result<Option<Held>, st
     if indexed.timer.is_some_and(|at| at <= tolerated) && indexed.listed_open {
         return Ok(Some(held));
     }
-    let account_version = snapshot.account.map_or(store::Version::ABSENT, |account| account.version);
-    put_back(app, account, account_version, &session, document).await?;
-    Ok(Some(held))
-}
-
-async fn put_back(
-    app: &App,
-    account: AccountKey,
-    account_expected: store::Version,
-    session: &ChargingSession,
-    document: Document,
-) -> Result<(), store::Error> {
-    let Some(due_at) = session.due_at(&app.shared.rules) else { return Ok(()) };
-    let reference = &session.reference;
-    app.shared.metrics.index_drift.inc();
-    tracing::warn!(charging.r#ref = %reference, "an index had lost a session; it is put back");
     let write = SessionWrite {
-        key: reference.clone(),
+        key: reference,
         expected: document.version,
         document: document.bytes,
         lives_for: app.shared.rules.open_life(),
@@ -158,6 +142,19 @@ async fn put_back(
         listing: Listing::Open(session.opened_at),
         journal: None,
     };
+    let account_version = snapshot.account.map_or(store::Version::ABSENT, |account| account.version);
+    put_back(app, account, account_version, write).await?;
+    Ok(Some(held))
+}
+
+async fn put_back(
+    app: &App,
+    account: AccountKey,
+    account_expected: store::Version,
+    write: SessionWrite,
+) -> Result<(), store::Error> {
+    app.shared.metrics.index_drift.inc();
+    tracing::warn!(charging.r#ref = %write.key, "an index had lost a session; it is put back");
     let commit = Commit {
         account,
         account_expected,

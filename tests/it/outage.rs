@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 use crate::store::redis::settings;
 use crate::store::sentinel::{REPLICATED, Watched};
 use crate::store::server::{Program, Server};
-use crate::support::World;
 use crate::support::world::request;
+use crate::support::{Answer, World};
 
 /// Redis' own clock counts the time to live, so the world's stands where the machine's does.
 async fn world_on(server: &Server) -> World {
@@ -32,6 +32,19 @@ fn asks(number: u32) -> Value {
     let container = json!([{ "localSequenceNumber": number, "totalVolume": 1000 }]);
     let usage = |group: u32| json!({ "ratingGroup": group, "requestedUnit": {}, "usedUnitContainer": container });
     request(number, json!({ "multipleUnitUsage": [usage(10), usage(40)] }))
+}
+
+/// Sends an Update until it is answered.
+async fn is_answered_at_last(world: &World, session: &Answer, body: &Value) {
+    let mut answer = world.update(session, body).await;
+    for _ in 0..100 {
+        if answer.status == 200 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        answer = world.update(session, body).await;
+    }
+    answer.expect(200);
 }
 
 #[tokio::test]
@@ -66,15 +79,7 @@ async fn a_store_that_is_away_is_answered_503_and_served_again_when_it_is_back()
     world.update(&created, &asks(2)).await.expect_problem(503, "NF_CONGESTION");
 
     server.restart();
-    let mut answer = world.update(&created, &asks(2)).await;
-    for _ in 0..100 {
-        if answer.status == 200 {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        answer = world.update(&created, &asks(2)).await;
-    }
-    answer.expect(200);
+    is_answered_at_last(&world, &created, &asks(2)).await;
     assert_eq!(world.balance("demo-0001", "main", "amount").await, "9.990000", "charged once");
 }
 
@@ -97,15 +102,7 @@ async fn a_copy_is_answered_when_the_replicas_have_what_the_first_one_did() {
         }
         watched.servers[0].ask(&["CONFIG", "SET", "min-replicas-to-write", "1"]);
         watched.servers[1].resume();
-        let mut answer = world.update(&created, &asks(2)).await;
-        for _ in 0..100 {
-            if answer.status == 200 {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-            answer = world.update(&created, &asks(2)).await;
-        }
-        answer.expect(200);
+        is_answered_at_last(&world, &created, &asks(2)).await;
         assert_eq!(world.balance("demo-0001", "main", "amount").await, "9.990000", "charged once");
     }
 }
