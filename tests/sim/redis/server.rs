@@ -1,0 +1,782 @@
+//! One server: what it refuses, what it runs, and what it tells of itself.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use bytes::Bytes;
+
+use super::cluster::{Detour, Local, View, slot_of};
+use super::command::{
+    self, AT_ONCE, Command, GROWS, Keys, WHILE_BUSY, WHILE_LOADING, WHILE_STALE, WRITES, integer, is,
+};
+use super::keyspace::{Answer, Change, Fault, Keyspace};
+use super::replication::{Disk, Followers, History};
+use super::resp::Reply;
+use super::script::{Library, Registered, Run, Scripts, is_unmodelled};
+use super::{AppendFsync, Directory, Flavour, Outcome, ServerId, Session, Settings, Topology, number};
+
+/// What a server is to others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Master,
+    /// Of that server. Linked or not is for both to know.
+    Replica(ServerId),
+}
+
+/// What keeps a server from its work.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Troubles {
+    pub memory_full: bool,
+    /// A script runs for long.
+    pub busy: bool,
+    pub loading: bool,
+    /// The file on disk cannot be written.
+    pub disk_failing: bool,
+}
+
+pub struct Server {
+    pub id: ServerId,
+    pub settings: Rc<Settings>,
+    pub directory: Rc<Directory>,
+    pub is_alive: bool,
+    pub is_frozen: bool,
+    /// It was frozen, and has not looked at the clock yet.
+    pub is_waking: bool,
+    /// Grows when all connections are lost.
+    pub incarnation: u64,
+    pub role: Role,
+    pub troubles: Troubles,
+    pub keys: Keyspace,
+    pub libraries: BTreeMap<Bytes, Rc<Library>>,
+    pub history: History,
+    pub followers: Followers,
+    pub disk: Disk,
+    /// In a cluster.
+    pub view: Option<Rc<View>>,
+    /// Commands that the model does not know, or not in that form.
+    pub unmodelled: Vec<String>,
+    next_cron: u64,
+    next_ping: u64,
+}
+
+/// Commands since MULTI.
+#[derive(Default)]
+pub struct Transaction {
+    commands: Vec<(&'static Command, Vec<Bytes>)>,
+    /// One was refused.
+    is_spoilt: bool,
+}
+
+/// What is asked for, as far as the gates look at it.
+#[derive(Clone, Copy)]
+struct Wants {
+    writes: bool,
+    grows: bool,
+}
+
+impl Server {
+    pub fn new(
+        id: ServerId,
+        settings: &Rc<Settings>,
+        directory: &Rc<Directory>,
+        role: Role,
+        view: Option<View>,
+    ) -> Self {
+        let mut keys = Keyspace::new(settings.flavour, settings.seed ^ (id.0 as u64) << 32);
+        let history = History::begin(&mut keys, directory.has_replicas());
+        let disk = Disk::new(settings.appendfsync, &keys);
+        keys.removes_expired = role == Role::Master;
+        keys.keeps_changes = directory.has_replicas() || disk.is_behind();
+        Self {
+            id,
+            settings: settings.clone(),
+            directory: directory.clone(),
+            is_alive: true,
+            is_frozen: false,
+            is_waking: false,
+            incarnation: 0,
+            role,
+            troubles: Troubles::default(),
+            keys,
+            libraries: BTreeMap::new(),
+            history,
+            followers: Followers::default(),
+            disk,
+            view: view.map(Rc::new),
+            unmodelled: Vec::new(),
+            next_cron: 0,
+            next_ping: 0,
+        }
+    }
+
+    /// What a server does once a second by itself.
+    pub fn cron(&mut self, now: u64) {
+        if now < self.next_cron {
+            return;
+        }
+        self.next_cron = now / 1000 * 1000 + 1000;
+        self.followers.look(&self.settings, now);
+        if self.role == Role::Master && !self.followers.is_empty() && now >= self.next_ping {
+            self.next_ping = now + 10_000;
+            self.history.append_bytes(super::replication::PING);
+        }
+    }
+
+    pub fn execute(&mut self, scripts: &mut Scripts, session: &mut Session, words: Vec<Bytes>, now: u64) -> Outcome {
+        let has_slept = std::mem::take(&mut self.is_waking);
+        if !has_slept {
+            self.cron(now);
+        }
+        self.keys.now = now as i64;
+        let was_asking = session.is_asking;
+        let before = self.history.offset;
+        let outcome = self.accept(scripts, session, words);
+        if has_slept {
+            self.cron(now);
+        }
+        if was_asking && session.transaction.is_none() {
+            session.is_asking = false;
+        }
+        if self.settings.flavour == Flavour::Valkey9 && self.history.offset != before {
+            session.written_to = self.history.offset;
+        }
+        if let Outcome::Reply(reply) = &outcome
+            && is_unmodelled(reply)
+        {
+            self.unmodelled.push(format!("{reply:?}"));
+        }
+        // Replicas are asked at once how far they are, which is part of the stream.
+        if matches!(outcome, Outcome::Wait { .. }) {
+            self.history.append_bytes(super::replication::GETACK);
+        }
+        outcome
+    }
+
+    fn accept(&mut self, scripts: &mut Scripts, session: &mut Session, words: Vec<Bytes>) -> Outcome {
+        let refuse = |session: &mut Session, fault: Fault| {
+            if let Some(transaction) = &mut session.transaction {
+                transaction.is_spoilt = true;
+            }
+            Outcome::Reply(Reply::Error(fault.0))
+        };
+        let Some(command) = command::find(&words[0]) else {
+            self.unmodelled.push(String::from_utf8_lossy(&words[0]).into_owned());
+            return refuse(session, unknown(&words));
+        };
+        if !command.takes(words.len()) {
+            return refuse(session, Fault::arity(command.name));
+        }
+        let is_exec = command.name == "exec";
+        if let Err(fault) = self.gates(session, command, &words) {
+            if !is_exec {
+                return refuse(session, fault);
+            }
+            // It cannot be refused a second time.
+            return Outcome::Reply(match session.transaction.take() {
+                Some(_) if is_detour(&fault) => Reply::Error(fault.0),
+                Some(_) => Reply::error(format!("EXECABORT Transaction discarded because of: {}", fault.0)),
+                None => Reply::error("ERR EXEC without MULTI"),
+            });
+        }
+        if let Some(transaction) = &mut session.transaction
+            && !command.has(AT_ONCE)
+        {
+            transaction.commands.push((command, words));
+            return Outcome::Reply(Reply::Status("QUEUED".into()));
+        }
+        let outcome = self.call(scripts, session, command, &words);
+        let changes = std::mem::take(&mut self.keys.changes);
+        self.propagate(changes);
+        // Older servers remember how far the stream is whoever wrote to it.
+        if self.settings.flavour == Flavour::Redis70 && command.name != "multi" {
+            session.written_to = self.history.offset;
+        }
+        outcome
+    }
+
+    /// All that may refuse a command before anything runs, in the order in which servers look.
+    fn gates(&self, session: &Session, command: &Command, words: &[Bytes]) -> Result<(), Fault> {
+        let wants = self.wants(session, command, words);
+        self.route(session, command, words)?;
+        let troubles = self.troubles;
+        if troubles.memory_full && wants.grows {
+            return Err(Fault::of("OOM command not allowed when used memory > 'maxmemory'."));
+        }
+        let is_master = self.role == Role::Master;
+        if troubles.disk_failing && is_master && (wants.writes || command.name == "ping") {
+            return Err(Fault::of("MISCONF Errors writing to the AOF file: No space left on device"));
+        }
+        if wants.writes && is_master && !self.has_good_replicas() {
+            return Err(Fault::of("NOREPLICAS Not enough good replicas to write."));
+        }
+        if wants.writes && !is_master {
+            return Err(Fault::of("READONLY You can't write against a read only replica."));
+        }
+        let is_stale = !is_master && !self.settings.serves_stale_data && !self.followers.is_linked;
+        if is_stale && !command.has(WHILE_STALE) {
+            return Err(Fault::of("MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'."));
+        }
+        let name = self.settings.flavour.name();
+        if troubles.loading && !command.has(WHILE_LOADING) {
+            return Err(Fault::of(format!("LOADING {name} is loading the dataset in memory")));
+        }
+        if troubles.busy && !command.has(WHILE_BUSY) {
+            return Err(Fault::of(format!(
+                "BUSY {name} is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE."
+            )));
+        }
+        Ok(())
+    }
+
+    fn wants(&self, session: &Session, command: &Command, words: &[Bytes]) -> Wants {
+        let of = |command: &Command| Wants { writes: command.has(WRITES), grows: command.has(GROWS) };
+        match (command.name, &session.transaction) {
+            ("exec", Some(transaction)) => {
+                let each = || transaction.commands.iter().map(|(command, words)| self.wants_of(command, words));
+                Wants { writes: each().any(|wants| wants.writes), grows: each().any(|wants| wants.grows) }
+            }
+            ("fcall" | "fcall_ro" | "function", _) => self.wants_of(command, words),
+            _ => of(command),
+        }
+    }
+
+    fn wants_of(&self, command: &Command, words: &[Bytes]) -> Wants {
+        let may_write = match command.name {
+            "fcall" | "fcall_ro" => self.function(&words[1]).is_some_and(|function| function.may_write),
+            "function" => is(&words[1], "LOAD"),
+            _ => return Wants { writes: command.has(WRITES), grows: command.has(GROWS) },
+        };
+        Wants { writes: may_write, grows: may_write }
+    }
+
+    fn has_good_replicas(&self) -> bool {
+        let needed = self.settings.min_replicas_to_write;
+        needed == 0 || self.settings.min_replicas_max_lag_secs == 0 || self.followers.good >= needed
+    }
+
+    fn local(&self, session: &Session) -> Option<Local> {
+        let view = self.view.clone()?;
+        let (me, flavour) = (self.id, self.settings.flavour);
+        Some(Local { view, me, flavour, is_asking: session.is_asking, slot: None })
+    }
+
+    /// In a cluster, whether the keys are here.
+    fn route(&self, session: &Session, command: &Command, words: &[Bytes]) -> Result<(), Fault> {
+        let Some(local) = self.local(session) else { return Ok(()) };
+        let has = |key: &Bytes| self.keys.has(key);
+        let routed = match (command.name, &session.transaction) {
+            ("exec", Some(transaction)) => {
+                let keys = transaction.commands.iter().flat_map(|(command, words)| command.keys_of(words));
+                local.route(keys, has)
+            }
+            _ if command.keys == Keys::None => return Ok(()),
+            _ => local.route(command.keys_of(words).iter(), has),
+        };
+        routed.map(drop).map_err(|detour| self.pointed(detour))
+    }
+
+    fn pointed(&self, detour: Detour) -> Fault {
+        let of = |code: &str, slot: u16, server: ServerId| {
+            let (host, port) = self.directory.address(server);
+            Fault::of(format!("{code} {slot} {host}:{port}"))
+        };
+        match detour {
+            Detour::Apart => Fault::of("CROSSSLOT Keys in request don't hash to the same slot"),
+            Detour::Down => Fault::of("CLUSTERDOWN The cluster is down"),
+            Detour::Halfway => Fault::of("TRYAGAIN Multiple keys request during rehashing of slot"),
+            Detour::Importing(slot, server) => of("ASK", slot, server),
+            Detour::Elsewhere(slot, server) => of("MOVED", slot, server),
+        }
+    }
+
+    fn call(
+        &mut self,
+        scripts: &mut Scripts,
+        session: &mut Session,
+        command: &'static Command,
+        words: &[Bytes],
+    ) -> Outcome {
+        match command.name {
+            "multi" if session.transaction.is_some() => Outcome::error("ERR MULTI calls can not be nested"),
+            "multi" => {
+                session.transaction = Some(Transaction::default());
+                Outcome::Reply(Reply::OK)
+            }
+            "discard" => match session.transaction.take() {
+                Some(_) => Outcome::Reply(Reply::OK),
+                None => Outcome::error("ERR DISCARD without MULTI"),
+            },
+            "exec" => Outcome::Reply(self.exec(scripts, session)),
+            "wait" => self.wait(session, words),
+            "asking" if self.view.is_some() => {
+                session.is_asking = true;
+                Outcome::Reply(Reply::OK)
+            }
+            _ => Outcome::Reply(self.answer(scripts, session, command, words)),
+        }
+    }
+
+    fn exec(&mut self, scripts: &mut Scripts, session: &mut Session) -> Reply {
+        let Some(transaction) = session.transaction.take() else { return Reply::error("ERR EXEC without MULTI") };
+        if transaction.is_spoilt {
+            return Reply::error("EXECABORT Transaction discarded because of previous errors.");
+        }
+        let commands = transaction.commands.into_iter();
+        Reply::Array(commands.map(|(command, words)| self.answer(scripts, session, command, &words)).collect())
+    }
+
+    fn answer(&mut self, scripts: &mut Scripts, session: &Session, command: &Command, words: &[Bytes]) -> Reply {
+        let answer = match (command.run, command.name) {
+            (Some(run), _) => run(&mut self.keys, words),
+            (None, "fcall") => self.fcall(scripts, session, words, true),
+            (None, "fcall_ro") => self.fcall(scripts, session, words, false),
+            (None, "eval") => self.eval(scripts, session, words),
+            (None, "function") => self.function_command(scripts, words),
+            // In a transaction it does not wait.
+            (None, "wait") => Ok(Reply::Int(self.followers.with(session.written_to) as i64)),
+            (None, _) => self.tell(words),
+        };
+        answer.unwrap_or_else(|fault| Reply::Error(fault.0))
+    }
+
+    fn wait(&mut self, session: &Session, words: &[Bytes]) -> Outcome {
+        if self.role != Role::Master {
+            return Outcome::error(
+                "ERR WAIT cannot be used with replica instances. Please also note that since Redis 4.0 if a replica is \
+                 configured to be writable (which is not the default) writes to replicas are just local and are not \
+                 propagated.",
+            );
+        }
+        let numbers = integer(&words[1]).and_then(|needed| Ok((needed, timeout(&words[2])?)));
+        let (needed, timeout_ms) = match numbers {
+            Ok(numbers) => numbers,
+            Err(fault) => return Outcome::Reply(Reply::Error(fault.0)),
+        };
+        let offset = session.written_to;
+        let heard = self.followers.with(offset);
+        if heard as i64 >= needed {
+            return Outcome::Reply(Reply::Int(heard as i64));
+        }
+        Outcome::Wait { needed: needed as usize, offset, timeout_ms }
+    }
+
+    fn function(&self, name: &[u8]) -> Option<&Registered> {
+        let functions = self.libraries.values().flat_map(|library| &library.functions);
+        functions.into_iter().find(|function| function.name == name)
+    }
+
+    fn fcall(&mut self, scripts: &mut Scripts, session: &Session, words: &[Bytes], may_write: bool) -> Answer {
+        let function = self.function(&words[1]).ok_or_else(|| Fault::of("ERR Function not found"))?.clone();
+        let (keys, arguments) = counted(words)?;
+        if !may_write && function.may_write {
+            return Err(Fault::of("ERR Can not execute a script with write flag using *_ro command."));
+        }
+        self.run(session, |run| scripts.call(&function, run, keys, arguments), function.may_write, |_| {})
+    }
+
+    /// Whether a script writes is found out when it does.
+    fn eval(&mut self, scripts: &mut Scripts, session: &Session, words: &[Bytes]) -> Answer {
+        let (keys, arguments) = counted(words)?;
+        let command = command::find(b"set").expect("there is one that writes");
+        let refuses_writes = self.write_gates(session, command);
+        let memory_full = self.troubles.memory_full;
+        self.run(
+            session,
+            |run| scripts.eval(&words[1], run, keys, arguments),
+            true,
+            |run| {
+                run.refuses_writes = refuses_writes;
+                run.refuses_growth =
+                    memory_full.then(|| Fault::of("OOM command not allowed when used memory > 'maxmemory'."));
+            },
+        )
+    }
+
+    /// What would refuse any write, apart from memory and from where keys are.
+    fn write_gates(&self, session: &Session, command: &Command) -> Option<Fault> {
+        let free = Self::gates_without_memory(self, session, command);
+        free.err()
+    }
+
+    fn gates_without_memory(&self, _session: &Session, command: &Command) -> Result<(), Fault> {
+        let is_master = self.role == Role::Master;
+        if self.troubles.disk_failing && is_master {
+            return Err(Fault::of("MISCONF Errors writing to the AOF file: No space left on device"));
+        }
+        if command.has(WRITES) && is_master && !self.has_good_replicas() {
+            return Err(Fault::of("NOREPLICAS Not enough good replicas to write."));
+        }
+        if !is_master {
+            return Err(Fault::of("READONLY You can't write against a read only replica."));
+        }
+        Ok(())
+    }
+
+    fn run(
+        &mut self,
+        session: &Session,
+        body: impl FnOnce(Run) -> (Run, Answer),
+        may_write: bool,
+        prepare: impl FnOnce(&mut Run),
+    ) -> Answer {
+        let vacant = self.keys.vacant();
+        let keys = std::mem::replace(&mut self.keys, vacant);
+        let mut run = Run::new(keys, may_write, self.local(session));
+        prepare(&mut run);
+        let (run, answer) = body(run);
+        self.keys = run.keys;
+        answer
+    }
+
+    fn function_command(&mut self, scripts: &mut Scripts, words: &[Bytes]) -> Answer {
+        match &words[1..] {
+            [sub, code] if is(sub, "LOAD") => self.load(scripts, code, false, words),
+            [sub, replace, code] if is(sub, "LOAD") && is(replace, "REPLACE") => self.load(scripts, code, true, words),
+            [sub, option, _] if is(sub, "LOAD") => {
+                Err(Fault::of(format!("ERR Unknown option given: {}", String::from_utf8_lossy(option))))
+            }
+            [sub, ..] if is(sub, "LOAD") => Err(Fault::arity("function|load")),
+            [sub, options @ ..] if is(sub, "LIST") => self.list_functions(options),
+            [sub, ..] => {
+                Err(Fault::of(format!("ERR unknown subcommand '{}'. Try FUNCTION HELP.", String::from_utf8_lossy(sub))))
+            }
+            [] => Err(Fault::arity("function")),
+        }
+    }
+
+    fn load(&mut self, scripts: &mut Scripts, code: &Bytes, may_replace: bool, words: &[Bytes]) -> Answer {
+        let library = scripts.library(code)?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if !may_replace && self.libraries.contains_key(&library.name) {
+            return Err(Fault::of(format!("ERR Library '{}' already exists", text(&library.name))));
+        }
+        let others = self.libraries.values().filter(|other| other.name != library.name);
+        for taken in others.flat_map(|other| &other.functions) {
+            if library.functions.iter().any(|function| function.name == taken.name) {
+                return Err(Fault::of(format!("ERR Function {} already exists", text(&taken.name))));
+            }
+        }
+        self.libraries.insert(library.name.clone(), library.clone());
+        if self.keys.keeps_changes {
+            self.keys.changes.push(Change::Loaded(library.clone(), super::resp::length_of(words)));
+        }
+        Ok(Reply::Bulk(library.name.clone()))
+    }
+
+    fn list_functions(&self, options: &[Bytes]) -> Answer {
+        let (mut wanted, mut with_code) = (None, false);
+        let mut options = options.iter();
+        while let Some(option) = options.next() {
+            if is(option, "WITHCODE") && !with_code {
+                with_code = true;
+            } else if is(option, "LIBRARYNAME") && wanted.is_none() {
+                let name = options.next().ok_or_else(|| Fault::of("ERR library name argument was not given"))?;
+                if name.contains(&b'*') || name.contains(&b'?') {
+                    return Err(Fault::unmodelled("patterns of library names"));
+                }
+                wanted = Some(name);
+            } else {
+                return Err(Fault::of(format!("ERR Unknown argument {}", String::from_utf8_lossy(option))));
+            }
+        }
+        let libraries = self.libraries.values().filter(|library| wanted.is_none_or(|name| *name == library.name));
+        Ok(Reply::Array(libraries.map(|library| described(library, with_code)).collect()))
+    }
+
+    /// Replicas and disk hear of what changed.
+    pub fn propagate(&mut self, changes: Vec<Change>) {
+        if changes.is_empty() {
+            return;
+        }
+        let changes: Rc<[Change]> = changes.into();
+        self.history.append(&changes);
+        self.disk.append(&changes);
+    }
+
+    /// Everything that speaks of the server itself.
+    fn tell(&self, words: &[Bytes]) -> Answer {
+        let mut spelt = words[0].to_vec();
+        spelt.make_ascii_lowercase();
+        let of_sub = |command: &str, sub: &[u8]| {
+            let sub = String::from_utf8_lossy(sub);
+            Fault::of(format!("ERR unknown subcommand '{sub}'. Try {command} HELP."))
+        };
+        match (&spelt[..], &words[1..]) {
+            (b"ping", []) => Ok(Reply::Status("PONG".into())),
+            (b"ping", [text]) => Ok(Reply::Bulk(text.clone())),
+            (b"ping", _) => Err(Fault::arity("ping")),
+            (b"asking" | b"cluster", _) if self.view.is_none() => {
+                Err(Fault::of("ERR This instance has cluster support disabled"))
+            }
+            (b"cluster", [sub]) if is(sub, "INFO") => Ok(Reply::text(self.cluster_info())),
+            (b"cluster", [sub]) if is(sub, "SLOTS") => Ok(self.cluster_slots()),
+            (b"cluster", [sub]) if is(sub, "MYID") => Ok(Reply::text(self.directory.name(self.id))),
+            (b"cluster", [sub, key]) if is(sub, "KEYSLOT") => Ok(Reply::Int(i64::from(slot_of(key)))),
+            (b"cluster", [sub, ..]) => Err(of_sub("CLUSTER", sub)),
+            (b"client", [sub, ..]) if is(sub, "SETINFO") => match self.settings.flavour {
+                Flavour::Redis70 => Err(of_sub("CLIENT", sub)),
+                Flavour::Valkey9 => Ok(Reply::OK),
+            },
+            (b"client", _) => Err(Fault::unmodelled("CLIENT")),
+            (b"config", [sub, names @ ..]) if is(sub, "GET") && !names.is_empty() => {
+                let found = names.iter().filter_map(|name| Some((name, self.setting(name)?)));
+                Ok(Reply::Array(
+                    found.flat_map(|(name, value)| [Reply::Bulk(name.clone()), Reply::text(value)]).collect(),
+                ))
+            }
+            (b"config", _) => Err(Fault::unmodelled("CONFIG")),
+            (b"info", []) => Err(Fault::unmodelled("INFO without a section")),
+            (b"info", sections) => Ok(Reply::text(self.info(sections))),
+            (b"role", _) => Ok(self.tell_role()),
+            (b"select", [database]) => self.select(database),
+            (b"auth", [_]) => Err(Fault::of(NO_PASSWORD)),
+            (b"auth", [_, _]) => Err(Fault::of("WRONGPASS invalid username-password pair or user is disabled.")),
+            (b"auth", _) => Err(Fault::SYNTAX),
+            (b"hello", [version]) if version == "2" => Ok(self.hello()),
+            (b"hello", _) => Err(Fault::of("NOPROTO unsupported protocol version")),
+            _ => Err(Fault::unmodelled("a command")),
+        }
+    }
+
+    fn select(&self, database: &[u8]) -> Answer {
+        match number::integer(database) {
+            Some(0) => Ok(Reply::OK),
+            Some(_) if self.view.is_some() => Err(Fault::of("ERR SELECT is not allowed in cluster mode")),
+            Some(1..16) => Err(Fault::unmodelled("other databases than the first")),
+            Some(_) => Err(Fault::of("ERR DB index is out of range")),
+            None => Err(Fault::of("ERR value is not an integer or out of range")),
+        }
+    }
+
+    fn hello(&self) -> Reply {
+        let text = |text: &str| Reply::text(text);
+        let flavour = self.settings.flavour;
+        let mode = if self.view.is_some() { "cluster" } else { "standalone" };
+        let server = flavour.name().to_ascii_lowercase();
+        let role = if self.role == Role::Master { "master" } else { "replica" };
+        Reply::Array(vec![
+            text("server"),
+            text(&server),
+            text("version"),
+            text(flavour.version()),
+            text("proto"),
+            Reply::Int(2),
+            text("id"),
+            Reply::Int(1),
+            text("mode"),
+            text(mode),
+            text("role"),
+            text(role),
+            text("modules"),
+            Reply::Array(Vec::new()),
+        ])
+    }
+
+    fn setting(&self, name: &[u8]) -> Option<String> {
+        let settings = &self.settings;
+        let name = String::from_utf8_lossy(name).to_ascii_lowercase();
+        Some(match name.as_str() {
+            "appendfsync" => match settings.appendfsync {
+                AppendFsync::Always => "always".into(),
+                // What is set where nothing is appended.
+                AppendFsync::Everysec | AppendFsync::Off => "everysec".into(),
+                AppendFsync::No => "no".into(),
+            },
+            "appendonly" => if settings.appendfsync == AppendFsync::Off { "no" } else { "yes" }.into(),
+            "maxmemory-policy" => "noeviction".into(),
+            "min-replicas-to-write" => settings.min_replicas_to_write.to_string(),
+            "min-replicas-max-lag" => settings.min_replicas_max_lag_secs.to_string(),
+            "cluster-allow-replica-migration" => "no".into(),
+            _ => return None,
+        })
+    }
+
+    fn tell_role(&self) -> Reply {
+        match self.role {
+            Role::Master => {
+                let replicas = self.followers.iter().map(|(id, follower)| {
+                    let (host, port) = self.directory.address(id);
+                    Reply::texts([host, &port.to_string(), &follower.acknowledged.to_string()])
+                });
+                let offset = Reply::Int(self.history.offset as i64);
+                Reply::Array(vec![Reply::text("master"), offset, Reply::Array(replicas.collect())])
+            }
+            Role::Replica(master) => {
+                let (host, port) = self.directory.address(master);
+                let state = if self.followers.is_linked { "connected" } else { "connect" };
+                let offset = if self.followers.is_linked { self.history.offset as i64 } else { -1 };
+                let port = Reply::Int(i64::from(port));
+                Reply::Array(vec![
+                    Reply::text("slave"),
+                    Reply::text(host),
+                    port,
+                    Reply::text(state),
+                    Reply::Int(offset),
+                ])
+            }
+        }
+    }
+
+    fn info(&self, sections: &[Bytes]) -> String {
+        let mut info = String::new();
+        for section in sections {
+            let section = if is(section, "replication") {
+                self.replication_info()
+            } else if is(section, "memory") {
+                "# Memory\r\nmaxmemory_policy:noeviction\r\n".into()
+            } else if is(section, "persistence") {
+                let appends = u8::from(self.settings.appendfsync != AppendFsync::Off);
+                let loading = u8::from(self.troubles.loading);
+                format!("# Persistence\r\nloading:{loading}\r\naof_enabled:{appends}\r\n")
+            } else {
+                continue;
+            };
+            if !info.is_empty() {
+                info.push_str("\r\n");
+            }
+            info.push_str(&section);
+        }
+        info
+    }
+
+    fn replication_info(&self) -> String {
+        let mut lines = vec!["# Replication".to_owned()];
+        let offset = self.history.offset;
+        match self.role {
+            Role::Master => lines.push("role:master".into()),
+            Role::Replica(master) => {
+                let (host, port) = self.directory.address(master);
+                let link = if self.followers.is_linked { "up" } else { "down" };
+                lines.extend([
+                    "role:slave".into(),
+                    format!("master_host:{host}"),
+                    format!("master_port:{port}"),
+                    format!("master_link_status:{link}"),
+                    format!("slave_read_repl_offset:{offset}"),
+                    format!("slave_repl_offset:{offset}"),
+                    "slave_read_only:1".into(),
+                ]);
+            }
+        }
+        lines.push(format!("connected_slaves:{}", self.followers.iter().count()));
+        if self.role == Role::Master && self.settings.min_replicas_to_write > 0 {
+            lines.push(format!("min_slaves_good_slaves:{}", self.followers.good));
+        }
+        for (number, (id, follower)) in self.followers.iter().enumerate() {
+            let (host, port) = self.directory.address(id);
+            let (offset, lag) = (follower.acknowledged, follower.lag_secs(self.keys.now as u64));
+            lines.push(format!("slave{number}:ip={host},port={port},state=online,offset={offset},lag={lag}"));
+        }
+        lines.extend([
+            "master_failover_state:no-failover".into(),
+            format!("master_replid:{}", self.history.name),
+            format!("master_replid2:{}", self.history.before),
+            format!("master_repl_offset:{offset}"),
+            format!("second_repl_offset:{}", self.history.left_before_at.map_or(-1, |at| at as i64)),
+        ]);
+        lines.push(String::new());
+        lines.join("\r\n")
+    }
+
+    fn cluster_info(&self) -> String {
+        let Some(view) = &self.view else { return String::new() };
+        let state = if view.is_down { "fail" } else { "ok" };
+        let masters = self.directory.shards();
+        format!(
+            "cluster_state:{state}\r\ncluster_slots_assigned:16384\r\ncluster_slots_ok:16384\r\ncluster_slots_pfail:0\r\n\
+             cluster_slots_fail:0\r\ncluster_known_nodes:{}\r\ncluster_size:{masters}\r\ncluster_current_epoch:{}\r\n",
+            self.directory.servers(),
+            view.epoch,
+        )
+    }
+
+    fn cluster_slots(&self) -> Reply {
+        let Some(view) = &self.view else { return Reply::Nil };
+        let server = |id: ServerId| {
+            let (host, port) = self.directory.address(id);
+            let name = Reply::text(self.directory.name(id));
+            Reply::Array(vec![Reply::text(host), Reply::Int(i64::from(port)), name, Reply::Array(Vec::new())])
+        };
+        let mut ranges = Vec::new();
+        let mut first = 0;
+        for owned in view.owners.chunk_by(|one, next| one == next) {
+            let (owner, last) = (owned[0], first + owned.len() - 1);
+            let mut range = vec![Reply::Int(first as i64), Reply::Int(last as i64), server(owner)];
+            range.extend(self.directory.beside(owner).map(server));
+            ranges.push(Reply::Array(range));
+            first = last + 1;
+        }
+        Reply::Array(ranges)
+    }
+
+    pub fn is_in_cluster(&self) -> bool {
+        matches!(self.settings.topology, Topology::Cluster { .. })
+    }
+}
+
+const NO_PASSWORD: &str = "ERR AUTH <password> called without any password configured for the default user. Are you sure \
+                           your configuration is correct?";
+
+fn unknown(words: &[Bytes]) -> Fault {
+    let shown = |word: &Bytes| String::from_utf8_lossy(&word[..word.len().min(128)]).into_owned();
+    let arguments: String = words[1..].iter().map(|word| format!("'{}' ", shown(word))).collect();
+    Fault::of(format!("ERR unknown command '{}', with args beginning with: {arguments}", shown(&words[0])))
+}
+
+/// Answers that lead elsewhere end a transaction without being wrapped.
+fn is_detour(fault: &Fault) -> bool {
+    ["MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN", "CROSSSLOT"].iter().any(|code| fault.0.starts_with(code))
+}
+
+fn timeout(word: &[u8]) -> Result<u64, Fault> {
+    let timeout = number::integer(word).ok_or_else(|| Fault::of("ERR timeout is not an integer or out of range"))?;
+    u64::try_from(timeout).map_err(|_| Fault::of("ERR timeout is negative"))
+}
+
+/// Keys and arguments of a call that counts its keys.
+fn counted(words: &[Bytes]) -> Result<(&[Bytes], &[Bytes]), Fault> {
+    let rest = &words[3..];
+    let is_eval = is(&words[0], "EVAL");
+    let count = number::integer(&words[2]);
+    let count = match count {
+        Some(count) => count,
+        None if is_eval => return Err(Fault::of("ERR value is not an integer or out of range")),
+        None => return Err(Fault::of("ERR Bad number of keys provided")),
+    };
+    if count > rest.len() as i64 {
+        return Err(Fault::of("ERR Number of keys can't be greater than number of args"));
+    }
+    let count = usize::try_from(count).map_err(|_| Fault::of("ERR Number of keys can't be negative"))?;
+    Ok(rest.split_at(count))
+}
+
+fn described(library: &Library, with_code: bool) -> Reply {
+    let functions = library.functions.iter().map(|function| {
+        let flags = if function.may_write {
+            Reply::Array(Vec::new())
+        } else {
+            Reply::Array(vec![Reply::Status("no-writes".into())])
+        };
+        let name = Reply::Bulk(function.name.clone());
+        Reply::Array(vec![
+            Reply::text("name"),
+            name,
+            Reply::text("description"),
+            Reply::Nil,
+            Reply::text("flags"),
+            flags,
+        ])
+    });
+    let mut parts = vec![
+        Reply::text("library_name"),
+        Reply::Bulk(library.name.clone()),
+        Reply::text("engine"),
+        Reply::text("LUA"),
+        Reply::text("functions"),
+        Reply::Array(functions.collect()),
+    ];
+    if with_code {
+        parts.extend([Reply::text("library_code"), Reply::Bulk(library.code.clone())]);
+    }
+    Reply::Array(parts)
+}
