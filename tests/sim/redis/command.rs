@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::Flavour;
 use super::keyspace::{Answer, Fault, Keyspace};
 use super::{hashes, keys, lists, number, sorted_set, streams, strings};
 
@@ -58,7 +59,7 @@ const fn serving(name: &'static str, arity: i32, traits: u16, keys: Keys) -> Com
 /// In the order of their names.
 const COMMANDS: &[Command] = &[
     serving("asking", 1, 0, Keys::None),
-    serving("auth", -2, ALWAYS | WHILE_BUSY | AT_ONCE, Keys::None),
+    serving("auth", -2, ALWAYS | WHILE_BUSY, Keys::None),
     serving("client", -2, ALWAYS, Keys::None),
     serving("cluster", -2, WHILE_STALE | WHILE_LOADING, Keys::None),
     serving("config", -2, ALWAYS, Keys::None),
@@ -72,7 +73,7 @@ const COMMANDS: &[Command] = &[
     serving("function", -2, 0, Keys::None),
     data("get", 2, 0, Keys::First, strings::get),
     data("getrange", 4, 0, Keys::First, strings::getrange),
-    serving("hello", -1, ALWAYS | WHILE_BUSY | AT_ONCE, Keys::None),
+    serving("hello", -1, ALWAYS | WHILE_BUSY, Keys::None),
     data("hget", 3, 0, Keys::First, hashes::hget),
     data("hgetall", 2, 0, Keys::First, hashes::hgetall),
     data("hmget", -3, 0, Keys::First, hashes::hmget),
@@ -116,14 +117,46 @@ pub fn find(name: &[u8]) -> Option<&'static Command> {
     Some(&COMMANDS[at])
 }
 
+/// Commands of commands: name, sub-command, and words of a call as in [`Command`].
+const SUB_COMMANDS: &[(&str, &str, i32)] = &[
+    ("client", "setinfo", 4),
+    ("cluster", "info", 2),
+    ("cluster", "keyslot", 3),
+    ("cluster", "myid", 2),
+    ("cluster", "slots", 2),
+    ("config", "get", -3),
+    ("function", "list", -2),
+    ("function", "load", -3),
+];
+
 impl Command {
+    /// Whether the command takes these words, and knows the sub-command among them.
+    pub fn check(&self, words: &[Bytes], flavour: Flavour) -> Result<(), Fault> {
+        if !takes(self.arity, words.len()) {
+            return Err(Fault::arity(self.name));
+        }
+        let mut subs = SUB_COMMANDS.iter().filter(|(of, ..)| *of == self.name).peekable();
+        if subs.peek().is_none() {
+            return Ok(());
+        }
+        // Younger than the older servers.
+        let is_known = |sub: &str| sub != "setinfo" || flavour == Flavour::Valkey9;
+        match subs.find(|(_, sub, _)| is(&words[1], sub) && is_known(sub)) {
+            Some((_, _, arity)) if takes(*arity, words.len()) => Ok(()),
+            Some((of, sub, _)) => Err(Fault::arity(&format!("{of}|{sub}"))),
+            None => {
+                let (sub, name) = (number::quoted(&words[1]), self.name.to_ascii_uppercase());
+                Err(Fault::of(format!("ERR unknown subcommand '{sub}'. Try {name} HELP.")))
+            }
+        }
+    }
+
     pub fn has(&self, of: u16) -> bool {
         self.traits & of != 0
     }
 
     pub fn takes(&self, words: usize) -> bool {
-        let least = self.arity.unsigned_abs() as usize;
-        if self.arity < 0 { words >= least } else { words == least }
+        takes(self.arity, words)
     }
 
     /// The keys among the words. What they cannot be told from names none.
@@ -138,6 +171,11 @@ impl Command {
             }
         }
     }
+}
+
+fn takes(arity: i32, words: usize) -> bool {
+    let least = arity.unsigned_abs() as usize;
+    if arity < 0 { words >= least } else { words == least }
 }
 
 pub fn is(word: &[u8], option: &str) -> bool {

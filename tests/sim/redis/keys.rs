@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::Flavour;
 use super::command::{integer, is};
 use super::keyspace::{Answer, Fault, Keyspace};
 use super::number;
@@ -40,7 +41,7 @@ fn expire(keys: &mut Keyspace, words: &[Bytes], after: i64, name: &str) -> Answe
         if ["NX", "XX", "GT", "LT"].iter().any(|known| is(option, known)) {
             return Err(Fault::unmodelled("conditions of an expiry"));
         }
-        return Err(Fault::of(format!("ERR Unsupported option {}", String::from_utf8_lossy(option))));
+        return Err(Fault::of(format!("ERR Unsupported option {}", number::quoted(option))));
     }
     let at = integer(&words[2])?.checked_add(after);
     let at = at.ok_or_else(|| Fault::of(format!("ERR invalid expire time in '{name}' command")))?;
@@ -61,7 +62,11 @@ fn expire(keys: &mut Keyspace, words: &[Bytes], after: i64, name: &str) -> Answe
 }
 
 pub fn scan(keys: &mut Keyspace, words: &[Bytes]) -> Answer {
-    let cursor = number::id_part(&words[1]).ok_or_else(|| Fault::of("ERR invalid cursor"))?;
+    let cursor = match keys.flavour {
+        Flavour::Redis70 => number::cursor(&words[1]),
+        Flavour::Valkey9 => number::id_part(number::until_zero(&words[1])),
+    };
+    let cursor = cursor.ok_or_else(|| Fault::of("ERR invalid cursor"))?;
     let (mut pattern, mut count) = (None, 10);
     for option in words[2..].chunks(2) {
         match option {

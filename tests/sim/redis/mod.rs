@@ -12,6 +12,7 @@
 
 mod cluster;
 mod command;
+mod differential;
 mod hashes;
 mod keys;
 mod keyspace;
@@ -25,7 +26,6 @@ mod server;
 mod sorted_set;
 mod streams;
 mod strings;
-#[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,5 +1,7 @@
 //! Numbers as the servers read and write them.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
 use super::Flavour;
@@ -27,10 +29,37 @@ pub fn integer(text: &[u8]) -> Option<i64> {
     Some(number)
 }
 
-/// A number without sign, as half of the id of an entry in a stream: zeros in front are allowed.
+/// Half of the id of an entry in a stream, which may have a plus, spaces and zeros in front.
 pub fn id_part(text: &[u8]) -> Option<u64> {
-    let digits = text.iter().all(u8::is_ascii_digit) && !text.is_empty();
-    digits.then(|| std::str::from_utf8(text).ok()?.parse().ok()).flatten()
+    let text = text.trim_ascii_start();
+    unsigned(text.strip_prefix(b"+").unwrap_or(text))
+}
+
+fn unsigned(digits: &[u8]) -> Option<u64> {
+    let is_number = digits.iter().all(u8::is_ascii_digit) && !digits.is_empty();
+    is_number.then(|| std::str::from_utf8(digits).ok()?.parse().ok()).flatten()
+}
+
+/// Up to the first zero byte, where texts of C end.
+pub fn until_zero(text: &[u8]) -> &[u8] {
+    text.split(|byte| *byte == 0).next().unwrap_or_default()
+}
+
+/// A word as it stands in an error.
+pub fn quoted(word: &[u8]) -> Cow<'_, str> {
+    String::from_utf8_lossy(until_zero(word))
+}
+
+/// A cursor, as C reads numbers: with a sign or without, and nothing at all is zero.
+pub fn cursor(text: &[u8]) -> Option<u64> {
+    let text = until_zero(text);
+    let (is_negative, digits) = match text {
+        [] => return Some(0),
+        [b'-', digits @ ..] => (true, digits),
+        [b'+', digits @ ..] | digits => (false, digits),
+    };
+    let number = unsigned(digits)?;
+    Some(if is_negative { number.wrapping_neg() } else { number })
 }
 
 /// A score that is given. What is no number at all, or too large or too small to be one, is none.
@@ -53,7 +82,7 @@ fn is_zero(text: &[u8]) -> bool {
 /// The end of a range of scores, and whether it is left out of the range. Read as a text of C: it ends at a zero byte,
 /// and nothing at all is zero.
 pub fn score_limit(text: &[u8]) -> Option<(f64, bool)> {
-    let text = text.split(|byte| *byte == 0).next().unwrap_or_default();
+    let text = until_zero(text);
     let (text, is_excluded) = match text {
         [b'(', rest @ ..] => (rest, true),
         text => (text, false),

@@ -441,7 +441,7 @@ fn from_lua(value: Value) -> Answer {
     Ok(match value {
         Value::String(text) => Reply::Bulk(Bytes::copy_from_slice(&text.as_bytes())),
         Value::Integer(number) => Reply::Int(number),
-        Value::Number(number) => Reply::Int(number as i64),
+        Value::Number(number) => Reply::Int(truncated(number)),
         Value::Boolean(true) => Reply::Int(1),
         Value::Table(table) => {
             let field =
@@ -465,6 +465,12 @@ fn from_lua(value: Value) -> Answer {
         Value::Nil | Value::Boolean(false) => Reply::Nil,
         _ => return Err(Fault::unmodelled("what a script returned")),
     })
+}
+
+/// Whole, as the servers' machines do it: what does not fit is the smallest of all.
+fn truncated(number: f64) -> i64 {
+    let fits = (-9_223_372_036_854_775_808.0..9_223_372_036_854_775_808.0).contains(&number);
+    if fits { number as i64 } else { i64::MIN }
 }
 
 /// An error of one word is a sentence without a code.

@@ -128,17 +128,17 @@ impl Server {
             self.cron(now);
         }
         self.keys.now = now as i64;
-        let was_asking = session.is_asking;
-        let before = self.history.offset;
+        let (was_asking, before) = (session.is_asking, self.history.offset);
         let outcome = self.accept(scripts, session, words);
+        // Newer servers remember for each connection how far the stream was when it wrote.
+        if self.settings.flavour == Flavour::Valkey9 && self.history.offset != before {
+            session.written_to = self.history.offset;
+        }
         if has_slept {
             self.cron(now);
         }
         if was_asking && session.transaction.is_none() {
             session.is_asking = false;
-        }
-        if self.settings.flavour == Flavour::Valkey9 && self.history.offset != before {
-            session.written_to = self.history.offset;
         }
         if let Outcome::Reply(reply) = &outcome
             && is_unmodelled(reply)
@@ -153,30 +153,13 @@ impl Server {
     }
 
     fn accept(&mut self, scripts: &mut Scripts, session: &mut Session, words: Vec<Bytes>) -> Outcome {
-        let refuse = |session: &mut Session, fault: Fault| {
-            if let Some(transaction) = &mut session.transaction {
-                transaction.is_spoilt = true;
-            }
-            Outcome::Reply(Reply::Error(fault.0))
-        };
         let Some(command) = command::find(&words[0]) else {
             self.unmodelled.push(String::from_utf8_lossy(&words[0]).into_owned());
-            return refuse(session, unknown(&words));
+            return refused(session, None, unknown(&words));
         };
-        if !command.takes(words.len()) {
-            return refuse(session, Fault::arity(command.name));
-        }
-        let is_exec = command.name == "exec";
-        if let Err(fault) = self.gates(session, command, &words) {
-            if !is_exec {
-                return refuse(session, fault);
-            }
-            // It cannot be refused a second time.
-            return Outcome::Reply(match session.transaction.take() {
-                Some(_) if is_detour(&fault) => Reply::Error(fault.0),
-                Some(_) => Reply::error(format!("EXECABORT Transaction discarded because of: {}", fault.0)),
-                None => Reply::error("ERR EXEC without MULTI"),
-            });
+        let checked = command.check(&words, self.settings.flavour);
+        if let Err(fault) = checked.and_then(|()| self.gates(session, command, &words)) {
+            return refused(session, Some(command), fault);
         }
         if let Some(transaction) = &mut session.transaction
             && !command.has(AT_ONCE)
@@ -187,8 +170,8 @@ impl Server {
         let outcome = self.call(scripts, session, command, &words);
         let changes = std::mem::take(&mut self.keys.changes);
         self.propagate(changes);
-        // Older servers remember how far the stream is whoever wrote to it.
-        if self.settings.flavour == Flavour::Redis70 && command.name != "multi" {
+        // Older ones remember how far it is after any command, whoever wrote to it.
+        if self.settings.flavour == Flavour::Redis70 {
             session.written_to = self.history.offset;
         }
         outcome
@@ -200,17 +183,14 @@ impl Server {
         self.route(session, command, words)?;
         let troubles = self.troubles;
         if troubles.memory_full && wants.grows {
-            return Err(Fault::of("OOM command not allowed when used memory > 'maxmemory'."));
+            return Err(Fault::of(MEMORY_FULL));
+        }
+        if wants.writes {
+            self.writes_refused()?;
         }
         let is_master = self.role == Role::Master;
-        if troubles.disk_failing && is_master && (wants.writes || command.name == "ping") {
-            return Err(Fault::of("MISCONF Errors writing to the AOF file: No space left on device"));
-        }
-        if wants.writes && is_master && !self.has_good_replicas() {
-            return Err(Fault::of("NOREPLICAS Not enough good replicas to write."));
-        }
-        if wants.writes && !is_master {
-            return Err(Fault::of("READONLY You can't write against a read only replica."));
+        if troubles.disk_failing && is_master && command.name == "ping" {
+            return Err(Fault::of(DISK_FAILING));
         }
         let is_stale = !is_master && !self.settings.serves_stale_data && !self.followers.is_linked;
         if is_stale && !command.has(WHILE_STALE) {
@@ -307,7 +287,13 @@ impl Server {
                 None => Outcome::error("ERR DISCARD without MULTI"),
             },
             "exec" => Outcome::Reply(self.exec(scripts, session)),
-            "wait" => self.wait(session, words),
+            "wait" => match self.wait(session, words) {
+                Ok((heard, needed, timeout_ms)) if (heard as i64) < needed => {
+                    Outcome::Wait { needed: needed as usize, offset: session.written_to, timeout_ms }
+                }
+                Ok((heard, ..)) => Outcome::Reply(Reply::Int(heard as i64)),
+                Err(fault) => Outcome::Reply(Reply::Error(fault.0)),
+            },
             "asking" if self.view.is_some() => {
                 session.is_asking = true;
                 Outcome::Reply(Reply::OK)
@@ -333,31 +319,19 @@ impl Server {
             (None, "eval") => self.eval(scripts, session, words),
             (None, "function") => self.function_command(scripts, words),
             // In a transaction it does not wait.
-            (None, "wait") => Ok(Reply::Int(self.followers.with(session.written_to) as i64)),
+            (None, "wait") => self.wait(session, words).map(|(heard, ..)| Reply::Int(heard as i64)),
             (None, _) => self.tell(words),
         };
         answer.unwrap_or_else(|fault| Reply::Error(fault.0))
     }
 
-    fn wait(&mut self, session: &Session, words: &[Bytes]) -> Outcome {
+    /// How many replicas have all that the connection wrote, how many are needed, and how long they are waited for.
+    fn wait(&self, session: &Session, words: &[Bytes]) -> Result<(usize, i64, u64), Fault> {
         if self.role != Role::Master {
-            return Outcome::error(
-                "ERR WAIT cannot be used with replica instances. Please also note that since Redis 4.0 if a replica is \
-                 configured to be writable (which is not the default) writes to replicas are just local and are not \
-                 propagated.",
-            );
+            return Err(Fault::of(NO_WAIT));
         }
-        let numbers = integer(&words[1]).and_then(|needed| Ok((needed, timeout(&words[2])?)));
-        let (needed, timeout_ms) = match numbers {
-            Ok(numbers) => numbers,
-            Err(fault) => return Outcome::Reply(Reply::Error(fault.0)),
-        };
-        let offset = session.written_to;
-        let heard = self.followers.with(offset);
-        if heard as i64 >= needed {
-            return Outcome::Reply(Reply::Int(heard as i64));
-        }
-        Outcome::Wait { needed: needed as usize, offset, timeout_ms }
+        let (needed, timeout_ms) = (integer(&words[1])?, timeout(&words[2])?);
+        Ok((self.followers.with(session.written_to), needed, timeout_ms))
     }
 
     fn function(&self, name: &[u8]) -> Option<&Registered> {
@@ -377,8 +351,7 @@ impl Server {
     /// Whether a script writes is found out when it does.
     fn eval(&mut self, scripts: &mut Scripts, session: &Session, words: &[Bytes]) -> Answer {
         let (keys, arguments) = counted(words)?;
-        let command = command::find(b"set").expect("there is one that writes");
-        let refuses_writes = self.write_gates(session, command);
+        let refuses_writes = self.writes_refused().err();
         let memory_full = self.troubles.memory_full;
         self.run(
             session,
@@ -386,30 +359,21 @@ impl Server {
             true,
             |run| {
                 run.refuses_writes = refuses_writes;
-                run.refuses_growth =
-                    memory_full.then(|| Fault::of("OOM command not allowed when used memory > 'maxmemory'."));
+                run.refuses_growth = memory_full.then(|| Fault::of(MEMORY_FULL));
             },
         )
     }
 
     /// What would refuse any write, apart from memory and from where keys are.
-    fn write_gates(&self, session: &Session, command: &Command) -> Option<Fault> {
-        let free = Self::gates_without_memory(self, session, command);
-        free.err()
-    }
-
-    fn gates_without_memory(&self, _session: &Session, command: &Command) -> Result<(), Fault> {
-        let is_master = self.role == Role::Master;
-        if self.troubles.disk_failing && is_master {
-            return Err(Fault::of("MISCONF Errors writing to the AOF file: No space left on device"));
+    fn writes_refused(&self) -> Result<(), Fault> {
+        match self.role {
+            Role::Replica(_) => Err(Fault::of("READONLY You can't write against a read only replica.")),
+            Role::Master if self.troubles.disk_failing => Err(Fault::of(DISK_FAILING)),
+            Role::Master if !self.has_good_replicas() => {
+                Err(Fault::of("NOREPLICAS Not enough good replicas to write."))
+            }
+            Role::Master => Ok(()),
         }
-        if command.has(WRITES) && is_master && !self.has_good_replicas() {
-            return Err(Fault::of("NOREPLICAS Not enough good replicas to write."));
-        }
-        if !is_master {
-            return Err(Fault::of("READONLY You can't write against a read only replica."));
-        }
-        Ok(())
     }
 
     fn run(
@@ -432,14 +396,10 @@ impl Server {
         match &words[1..] {
             [sub, code] if is(sub, "LOAD") => self.load(scripts, code, false, words),
             [sub, replace, code] if is(sub, "LOAD") && is(replace, "REPLACE") => self.load(scripts, code, true, words),
-            [sub, option, _] if is(sub, "LOAD") => {
-                Err(Fault::of(format!("ERR Unknown option given: {}", String::from_utf8_lossy(option))))
+            [sub, option, ..] if is(sub, "LOAD") => {
+                Err(Fault::of(format!("ERR Unknown option given: {}", number::quoted(option))))
             }
-            [sub, ..] if is(sub, "LOAD") => Err(Fault::arity("function|load")),
-            [sub, options @ ..] if is(sub, "LIST") => self.list_functions(options),
-            [sub, ..] => {
-                Err(Fault::of(format!("ERR unknown subcommand '{}'. Try FUNCTION HELP.", String::from_utf8_lossy(sub))))
-            }
+            [_, options @ ..] => self.list_functions(options),
             [] => Err(Fault::arity("function")),
         }
     }
@@ -476,7 +436,7 @@ impl Server {
                 }
                 wanted = Some(name);
             } else {
-                return Err(Fault::of(format!("ERR Unknown argument {}", String::from_utf8_lossy(option))));
+                return Err(Fault::of(format!("ERR Unknown argument {}", number::quoted(option))));
             }
         }
         let libraries = self.libraries.values().filter(|library| wanted.is_none_or(|name| *name == library.name));
@@ -497,10 +457,6 @@ impl Server {
     fn tell(&self, words: &[Bytes]) -> Answer {
         let mut spelt = words[0].to_vec();
         spelt.make_ascii_lowercase();
-        let of_sub = |command: &str, sub: &[u8]| {
-            let sub = String::from_utf8_lossy(sub);
-            Fault::of(format!("ERR unknown subcommand '{sub}'. Try {command} HELP."))
-        };
         match (&spelt[..], &words[1..]) {
             (b"ping", []) => Ok(Reply::Status("PONG".into())),
             (b"ping", [text]) => Ok(Reply::Bulk(text.clone())),
@@ -512,27 +468,23 @@ impl Server {
             (b"cluster", [sub]) if is(sub, "SLOTS") => Ok(self.cluster_slots()),
             (b"cluster", [sub]) if is(sub, "MYID") => Ok(Reply::text(self.directory.name(self.id))),
             (b"cluster", [sub, key]) if is(sub, "KEYSLOT") => Ok(Reply::Int(i64::from(slot_of(key)))),
-            (b"cluster", [sub, ..]) => Err(of_sub("CLUSTER", sub)),
-            (b"client", [sub, ..]) if is(sub, "SETINFO") => match self.settings.flavour {
-                Flavour::Redis70 => Err(of_sub("CLIENT", sub)),
-                Flavour::Valkey9 => Ok(Reply::OK),
-            },
-            (b"client", _) => Err(Fault::unmodelled("CLIENT")),
-            (b"config", [sub, names @ ..]) if is(sub, "GET") && !names.is_empty() => {
+            (b"client", [_, option, value]) => set_client_info(option, value),
+            (b"config", [_, names @ ..]) => {
                 let found = names.iter().filter_map(|name| Some((name, self.setting(name)?)));
                 Ok(Reply::Array(
                     found.flat_map(|(name, value)| [Reply::Bulk(name.clone()), Reply::text(value)]).collect(),
                 ))
             }
-            (b"config", _) => Err(Fault::unmodelled("CONFIG")),
             (b"info", []) => Err(Fault::unmodelled("INFO without a section")),
             (b"info", sections) => Ok(Reply::text(self.info(sections))),
             (b"role", _) => Ok(self.tell_role()),
             (b"select", [database]) => self.select(database),
             (b"auth", [_]) => Err(Fault::of(NO_PASSWORD)),
+            (b"auth", [user, _]) if user == "default" => Ok(Reply::OK),
             (b"auth", [_, _]) => Err(Fault::of("WRONGPASS invalid username-password pair or user is disabled.")),
             (b"auth", _) => Err(Fault::SYNTAX),
             (b"hello", [version]) if version == "2" => Ok(self.hello()),
+            (b"hello", [_, _, ..]) => Err(Fault::unmodelled("HELLO with options")),
             (b"hello", _) => Err(Fault::of("NOPROTO unsupported protocol version")),
             _ => Err(Fault::unmodelled("a command")),
         }
@@ -714,13 +666,58 @@ impl Server {
     }
 }
 
+const DISK_FAILING: &str = "MISCONF Errors writing to the AOF file: No space left on device";
+const MEMORY_FULL: &str = "OOM command not allowed when used memory > 'maxmemory'.";
+const NO_WAIT: &str = "ERR WAIT cannot be used with replica instances. Please also note that since Redis 4.0 if a replica \
+                       is configured to be writable (which is not the default) writes to replicas are just local and \
+                       are not propagated.";
 const NO_PASSWORD: &str = "ERR AUTH <password> called without any password configured for the default user. Are you sure \
                            your configuration is correct?";
 
+/// What is refused, spoils the transaction that it is part of.
+fn refused(session: &mut Session, command: Option<&Command>, fault: Fault) -> Outcome {
+    if command.is_none_or(|command| command.name != "exec") {
+        if let Some(transaction) = &mut session.transaction {
+            transaction.is_spoilt = true;
+        }
+        return Outcome::Reply(Reply::Error(fault.0));
+    }
+    session.transaction = None;
+    if is_detour(&fault) {
+        return Outcome::Reply(Reply::Error(fault.0));
+    }
+    let reason = fault.0.strip_prefix("ERR ").unwrap_or(&fault.0);
+    Outcome::Reply(Reply::error(format!("EXECABORT Transaction discarded because of: {reason}")))
+}
+
 fn unknown(words: &[Bytes]) -> Fault {
-    let shown = |word: &Bytes| String::from_utf8_lossy(&word[..word.len().min(128)]).into_owned();
-    let arguments: String = words[1..].iter().map(|word| format!("'{}' ", shown(word))).collect();
-    Fault::of(format!("ERR unknown command '{}', with args beginning with: {arguments}", shown(&words[0])))
+    let shown = |word: &Bytes, length: usize| {
+        let word = number::until_zero(word);
+        String::from_utf8_lossy(&word[..word.len().min(length)]).into_owned()
+    };
+    let mut arguments = String::new();
+    for word in &words[1..] {
+        if arguments.len() >= SHOWN_MAX {
+            break;
+        }
+        arguments.push_str(&format!("'{}' ", shown(word, SHOWN_MAX - arguments.len())));
+    }
+    let name = shown(&words[0], SHOWN_MAX);
+    Fault::of(format!("ERR unknown command '{name}', with args beginning with: {arguments}"))
+}
+
+/// So much of an unknown command is quoted.
+const SHOWN_MAX: usize = 128;
+
+fn set_client_info(option: &[u8], value: &[u8]) -> Answer {
+    let name = ["lib-name", "lib-ver"].into_iter().find(|name| is(option, name));
+    let Some(name) = name else {
+        return Err(Fault::of(format!("ERR Unrecognized option '{}'", number::quoted(option))));
+    };
+    if value.iter().all(u8::is_ascii_graphic) {
+        return Ok(Reply::OK);
+    }
+    Err(Fault::of(format!("ERR {name} cannot contain spaces, newlines or special characters.")))
 }
 
 /// Answers that lead elsewhere end a transaction without being wrapped.

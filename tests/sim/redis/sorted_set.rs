@@ -233,18 +233,47 @@ pub fn zscore(keys: &mut Keyspace, words: &[Bytes]) -> Answer {
     Ok(score.map_or(Reply::Nil, |score| Reply::Bulk(number::written(flavour, score))))
 }
 
-/// Only the form that draws several different ones. Which ones is for chance, and so is their order.
+/// Which ones is for chance, and so is their order: a count below zero draws every time from all.
 pub fn zrandmember(keys: &mut Keyspace, words: &[Bytes]) -> Answer {
-    let [_, key, count] = words else { return Err(Fault::unmodelled("another form of ZRANDMEMBER")) };
+    let (key, flavour) = (&words[1], keys.flavour);
+    let Some(count) = words.get(2) else {
+        let length = keys.sorted_set(key)?.map_or(0, SortedSet::len);
+        let drawn = keys.draw(length);
+        let member = keys.sorted_set(key)?.and_then(|set| set.order.get(drawn));
+        return Ok(member.map_or(Reply::Nil, |(_, member)| Reply::Bulk(member.clone())));
+    };
     let count = integer(count)?;
-    let Ok(count) = usize::try_from(count) else { return Err(Fault::unmodelled("ZRANDMEMBER with repetitions")) };
-    let Some(set) = keys.sorted_set(key)? else { return Ok(Reply::Array(Vec::new())) };
-    let mut members: Vec<Bytes> = set.iter().map(|(_, member)| member.clone()).collect();
-    while members.len() > count {
-        let at = keys.draw(members.len());
-        members.remove(at);
+    if count == i64::MIN {
+        return Err(Fault::of(format!("ERR value is out of range, value must between {} and {}", -i64::MAX, i64::MAX)));
     }
-    Ok(Reply::Array(members.into_iter().map(Reply::Bulk).collect()))
+    let with_scores = match &words[3..] {
+        [] => false,
+        [option] if is(option, "WITHSCORES") => true,
+        _ => return Err(Fault::SYNTAX),
+    };
+    let length = keys.sorted_set(key)?.map_or(0, SortedSet::len);
+    let mut places: Vec<usize> = (0..length).collect();
+    if count < 0 {
+        let wanted = if length == 0 { 0 } else { count.unsigned_abs() as usize };
+        places = (0..wanted).map(|_| keys.draw(length)).collect();
+    }
+    while places.len() as u64 > count.unsigned_abs() {
+        let at = keys.draw(places.len());
+        places.remove(at);
+    }
+    let order = keys.sorted_set(key)?.map_or(&[][..], |set| &set.order);
+    Ok(members(places.into_iter().map(|at| &order[at]), with_scores, flavour))
+}
+
+fn members<'m>(found: impl Iterator<Item = &'m (f64, Bytes)>, with_scores: bool, flavour: Flavour) -> Reply {
+    let mut answer = Vec::with_capacity(found.size_hint().0 * (1 + usize::from(with_scores)));
+    for (score, member) in found {
+        answer.push(Reply::Bulk(member.clone()));
+        if with_scores {
+            answer.push(Reply::Bulk(number::written(flavour, *score)));
+        }
+    }
+    Reply::Array(answer)
 }
 
 /// How a range is meant.
@@ -288,14 +317,7 @@ pub fn zrange(keys: &mut Keyspace, words: &[Bytes]) -> Answer {
             limited(found, &options)
         }
     };
-    let mut answer = Vec::with_capacity(found.len() * (1 + usize::from(options.with_scores)));
-    for (score, member) in found {
-        answer.push(Reply::Bulk(member.clone()));
-        if options.with_scores {
-            answer.push(Reply::Bulk(number::written(flavour, *score)));
-        }
-    }
-    Ok(Reply::Array(answer))
+    Ok(members(found.into_iter(), options.with_scores, flavour))
 }
 
 fn range_options(words: &[Bytes]) -> Result<RangeOptions, Fault> {

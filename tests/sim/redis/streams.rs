@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::command::{integer, is};
 use super::keyspace::{Answer, Fault, Keyspace, Object, Stream};
-use super::number::id_part;
+use super::number::{id_part, until_zero};
 use super::resp::Reply;
 
 type Id = (u64, u64);
@@ -115,7 +115,7 @@ fn excluded(word: &Bytes) -> Option<&[u8]> {
 
 /// `missing` is the sequence number where there is none.
 fn id(word: &[u8], missing: u64) -> Result<Id, Fault> {
-    let mut parts = word.splitn(2, |byte| *byte == b'-');
+    let mut parts = until_zero(word).splitn(2, |byte| *byte == b'-');
     let time = parts.next().and_then(id_part);
     let sequence = parts.next().map_or(Some(missing), id_part);
     time.zip(sequence).ok_or_else(|| Fault::of("ERR Invalid stream ID specified as stream command argument"))
