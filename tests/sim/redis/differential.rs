@@ -15,6 +15,7 @@ mod commands;
 #[path = "../../it/store/server.rs"]
 #[allow(dead_code, reason = "another binary uses the rest")]
 mod real;
+mod scenarios;
 
 use self::commands::{Chance, Generator, Word};
 use self::real::{Program, Server};

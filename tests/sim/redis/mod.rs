@@ -353,11 +353,10 @@ impl Deployment {
         self.server(server).followers.with(offset)
     }
 
-    /// A replica takes what its master has written, up to an offset (`None`: all), and says so. It first links up again
-    /// if it has to, with all data if it cannot go on where it was. Nothing happens while one of them is dead or frozen
-    /// or the link is cut; answers whether something could.
-    ///
-    /// Masters with [`Settings::min_replicas_to_write`] want to hear this every second.
+    /// A replica takes what its master has written, up to an offset (`None`: all). It says so if it was asked to, as it is
+    /// by a command that waits ([`Outcome::Wait`]), and else once a second: masters that count their good replicas want
+    /// this called as often. It first links up again if it has to, with all data if it cannot go on where it was.
+    /// Nothing happens while one of them is dead or frozen or the link is cut; answers whether something could.
     pub fn replicate(&mut self, replica: ServerId, up_to: Option<u64>, now_ms: u64) -> bool {
         let Role::Replica(master) = self.server(replica).role else { return false };
         let works = |server: &Server| server.is_alive && !server.is_frozen;
@@ -377,12 +376,20 @@ impl Deployment {
             }
             None => Vec::new(),
         };
+        let mut said = None;
         for logged in logged {
             apply(&logged.changes, &mut to.keys, &mut to.libraries);
             to.disk.append(&logged.changes);
+            // What asked for it is not counted yet.
+            said = if logged.asks_back { Some(to.history.offset) } else { said };
             to.history.push(logged);
         }
-        from.followers.heard(replica, to.history.offset, now_ms, &self.settings);
+        if from.followers.is_due(replica, now_ms) {
+            said = Some(to.history.offset);
+        }
+        if let Some(offset) = said {
+            from.followers.heard(replica, offset, now_ms, &self.settings);
+        }
         true
     }
 
@@ -444,6 +451,7 @@ impl Deployment {
         server.keys.keeps_changes = has_replicas || server.disk.is_behind();
         server.history = History::begin(&mut server.keys, has_replicas);
         server.troubles = server::Troubles::default();
+        server.min_replicas_to_write = server.settings.min_replicas_to_write;
         server.is_alive = true;
     }
 
@@ -559,6 +567,11 @@ impl Deployment {
 
     pub fn set_memory_full(&mut self, server: ServerId, is_full: bool) {
         self.server_mut(server).troubles.memory_full = is_full;
+    }
+
+    /// As an operator's `CONFIG SET`; a server that starts again has what the settings say.
+    pub fn set_min_replicas_to_write(&mut self, server: ServerId, count: usize) {
+        self.server_mut(server).min_replicas_to_write = count;
     }
 
     pub fn set_busy(&mut self, server: ServerId, is_busy: bool) {

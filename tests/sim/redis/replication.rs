@@ -18,6 +18,9 @@ const TRANSACTION: u64 = 15 + 14;
 /// So much of its stream a server keeps for replicas that come back.
 const BACKLOG: u64 = 1024 * 1024;
 
+/// How often a replica says of its own accord how far it is.
+const ACKNOWLEDGED_EVERY_MS: u64 = 1000;
+
 /// After so long without a word a replica is given up.
 const REPLICA_TIMEOUT_MS: u64 = 60_000;
 
@@ -42,6 +45,8 @@ pub struct History {
 pub struct Logged {
     pub end: u64,
     pub changes: Rc<[Change]>,
+    /// Replicas say at once that they have it.
+    pub asks_back: bool,
 }
 
 const NO_NAME: &str = "0000000000000000000000000000000000000000";
@@ -72,13 +77,13 @@ impl History {
         if !std::mem::replace(&mut self.has_selected, true) {
             length += SELECT;
         }
-        self.push(Logged { end: self.offset + length, changes: changes.clone() });
+        self.push(Logged { end: self.offset + length, changes: changes.clone(), asks_back: false });
     }
 
     /// Something that changes nothing.
     pub fn append_bytes(&mut self, length: u64) {
         if self.is_kept {
-            self.push(Logged { end: self.offset + length, changes: Rc::new([]) });
+            self.push(Logged { end: self.offset + length, changes: Rc::new([]), asks_back: length == GETACK });
         }
     }
 
@@ -204,6 +209,11 @@ impl Followers {
 
     pub fn drop_one(&mut self, id: ServerId) {
         self.known.remove(&id);
+    }
+
+    /// Whether a replica would speak up by itself.
+    pub fn is_due(&self, id: ServerId, now: u64) -> bool {
+        self.known.get(&id).is_none_or(|follower| now >= follower.heard_at + ACKNOWLEDGED_EVERY_MS)
     }
 
     pub fn heard(&mut self, id: ServerId, acknowledged: u64, now: u64, settings: &Settings) {

@@ -46,6 +46,8 @@ pub struct Server {
     pub incarnation: u64,
     pub role: Role,
     pub troubles: Troubles,
+    /// As the operator has it now.
+    pub min_replicas_to_write: usize,
     pub keys: Keyspace,
     pub libraries: BTreeMap<Bytes, Rc<Library>>,
     pub history: History,
@@ -97,6 +99,7 @@ impl Server {
             incarnation: 0,
             role,
             troubles: Troubles::default(),
+            min_replicas_to_write: settings.min_replicas_to_write,
             keys,
             libraries: BTreeMap::new(),
             history,
@@ -182,7 +185,11 @@ impl Server {
         let wants = self.wants(session, command, words);
         self.route(session, command, words)?;
         let troubles = self.troubles;
-        if troubles.memory_full && wants.grows {
+        // Older servers count what they have to remember of a transaction.
+        let is_queued = self.settings.flavour == Flavour::Redis70
+            && session.transaction.is_some()
+            && !matches!(command.name, "exec" | "discard");
+        if troubles.memory_full && (wants.grows || is_queued) {
             return Err(Fault::of(MEMORY_FULL));
         }
         if wants.writes {
@@ -230,7 +237,7 @@ impl Server {
     }
 
     fn has_good_replicas(&self) -> bool {
-        let needed = self.settings.min_replicas_to_write;
+        let needed = self.min_replicas_to_write;
         needed == 0 || self.settings.min_replicas_max_lag_secs == 0 || self.followers.good >= needed
     }
 
@@ -328,7 +335,10 @@ impl Server {
     /// How many replicas have all that the connection wrote, how many are needed, and how long they are waited for.
     fn wait(&self, session: &Session, words: &[Bytes]) -> Result<(usize, i64, u64), Fault> {
         if self.role != Role::Master {
-            return Err(Fault::of(NO_WAIT));
+            let since = if self.settings.flavour == Flavour::Redis70 { "since Redis 4.0 " } else { "" };
+            return Err(Fault::of(format!(
+                "ERR WAIT cannot be used with replica instances. Please also note that {since}{NO_WAIT}"
+            )));
         }
         let (needed, timeout_ms) = (integer(&words[1])?, timeout(&words[2])?);
         Ok((self.followers.with(session.written_to), needed, timeout_ms))
@@ -536,7 +546,7 @@ impl Server {
             },
             "appendonly" => if settings.appendfsync == AppendFsync::Off { "no" } else { "yes" }.into(),
             "maxmemory-policy" => "noeviction".into(),
-            "min-replicas-to-write" => settings.min_replicas_to_write.to_string(),
+            "min-replicas-to-write" => self.min_replicas_to_write.to_string(),
             "min-replicas-max-lag" => settings.min_replicas_max_lag_secs.to_string(),
             "cluster-allow-replica-migration" => "no".into(),
             _ => return None,
@@ -611,7 +621,7 @@ impl Server {
             }
         }
         lines.push(format!("connected_slaves:{}", self.followers.iter().count()));
-        if self.role == Role::Master && self.settings.min_replicas_to_write > 0 {
+        if self.role == Role::Master && self.min_replicas_to_write > 0 {
             lines.push(format!("min_slaves_good_slaves:{}", self.followers.good));
         }
         for (number, (id, follower)) in self.followers.iter().enumerate() {
@@ -668,9 +678,8 @@ impl Server {
 
 const DISK_FAILING: &str = "MISCONF Errors writing to the AOF file: No space left on device";
 const MEMORY_FULL: &str = "OOM command not allowed when used memory > 'maxmemory'.";
-const NO_WAIT: &str = "ERR WAIT cannot be used with replica instances. Please also note that since Redis 4.0 if a replica \
-                       is configured to be writable (which is not the default) writes to replicas are just local and \
-                       are not propagated.";
+const NO_WAIT: &str = "if a replica is configured to be writable (which is not the default) writes to replicas are just \
+                       local and are not propagated.";
 const NO_PASSWORD: &str = "ERR AUTH <password> called without any password configured for the default user. Are you sure \
                            your configuration is correct?";
 
