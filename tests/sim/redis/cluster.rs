@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 
-use super::{Flavour, ServerId};
+use super::ServerId;
 
 pub const SLOTS: usize = 16384;
 
@@ -63,6 +63,8 @@ pub enum Detour {
     Importing(u16, ServerId),
     /// Some are here, and some are not.
     Halfway,
+    /// A script went from one slot to another.
+    Strayed,
 }
 
 /// The keys that a server has.
@@ -70,10 +72,11 @@ pub enum Detour {
 pub struct Local {
     pub view: Rc<View>,
     pub me: ServerId,
-    pub flavour: Flavour,
     /// The client was sent here by the server that had the slot.
     pub is_asking: bool,
-    /// What a script touched first.
+    /// Whether a script may go from one slot to another, as those may that are no functions.
+    pub may_stray: bool,
+    /// The slot of what a script was given, or touched first.
     pub slot: Option<u16>,
 }
 
@@ -101,7 +104,9 @@ impl Local {
         let owner = self.view.owners[usize::from(slot)];
         if owner == self.me {
             return match self.view.migrating.get(&slot) {
-                Some(to) if missing > 0 => Err(self.leaving(slot, *to, present > 0)),
+                // Not even a part is answered while others may be anywhere.
+                Some(_) if missing > 0 && present > 0 => Err(Detour::Halfway),
+                Some(to) if missing > 0 => Err(Detour::Importing(slot, *to)),
                 _ => Ok(Some(slot)),
             };
         }
@@ -111,19 +116,11 @@ impl Local {
         Err(Detour::Elsewhere(slot, owner))
     }
 
-    /// Older servers point at the other one even when some of the keys are here.
-    fn leaving(&self, slot: u16, to: ServerId, has_some: bool) -> Detour {
-        match self.flavour {
-            Flavour::Valkey9 if has_some => Detour::Halfway,
-            Flavour::Valkey9 | Flavour::Redis70 => Detour::Importing(slot, to),
-        }
-    }
-
     /// As [`Local::route`], for a script that must stay within one slot.
     pub fn check(&mut self, keys: &[Bytes], has: impl Fn(&Bytes) -> bool) -> Result<(), Detour> {
         if let Some(slot) = self.route(keys.iter(), has)? {
-            if self.slot.is_some_and(|first| first != slot) {
-                return Err(Detour::Apart);
+            if !self.may_stray && self.slot.is_some_and(|first| first != slot) {
+                return Err(Detour::Strayed);
             }
             self.slot = Some(slot);
         }

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use super::tests::{LIBRARY, words};
 use super::*;
 
+mod clusters;
 mod commands;
 #[path = "../../it/store/server.rs"]
 #[allow(dead_code, reason = "another binary uses the rest")]

@@ -102,19 +102,20 @@ impl Run {
         }
         if let Some(local) = &mut self.local {
             let keys = &self.keys;
-            local.check(command.keys_of(words), |key| keys.has(key)).map_err(undeclared)?;
+            local.check(command.keys_of(words), |key| keys.has(key)).map_err(|detour| undeclared(detour, keys.flavour))?;
         }
         run(&mut self.keys, words)
     }
 }
 
 /// Why a script must not touch a key.
-fn undeclared(detour: Detour) -> Fault {
+fn undeclared(detour: Detour, flavour: Flavour) -> Fault {
+    let who = if flavour == Flavour::Redis70 { "Script attempted" } else { "Attempted" };
     Fault::of(match detour {
-        Detour::Down => "ERR Script attempted to execute a command while the cluster is down",
-        Detour::Apart => "ERR Script attempted to access keys that do not hash to the same slot",
-        Detour::Elsewhere(..) | Detour::Importing(..) | Detour::Halfway => {
-            "ERR Script attempted to access a non local key in a cluster node"
+        Detour::Down => format!("ERR {who} to execute a command while the cluster is down"),
+        Detour::Strayed => "ERR Script attempted to access keys that do not hash to the same slot".into(),
+        Detour::Apart | Detour::Elsewhere(..) | Detour::Importing(..) | Detour::Halfway => {
+            format!("ERR {who} to access a non local key in a cluster node")
         }
     })
 }

@@ -243,14 +243,16 @@ impl Server {
 
     fn local(&self, session: &Session) -> Option<Local> {
         let view = self.view.clone()?;
-        let (me, flavour) = (self.id, self.settings.flavour);
-        Some(Local { view, me, flavour, is_asking: session.is_asking, slot: None })
+        Some(Local { view, me: self.id, is_asking: session.is_asking, may_stray: false, slot: None })
     }
 
     /// In a cluster, whether the keys are here.
     fn route(&self, session: &Session, command: &Command, words: &[Bytes]) -> Result<(), Fault> {
         let Some(local) = self.local(session) else { return Ok(()) };
-        let has = |key: &Bytes| self.keys.has(key);
+        // What is queued is looked for when it is run; older servers look at once.
+        let is_queued = session.transaction.is_some() && !command.has(AT_ONCE);
+        let is_left = is_queued && self.settings.flavour == Flavour::Valkey9;
+        let has = |key: &Bytes| is_left || self.keys.has(key);
         let routed = match (command.name, &session.transaction) {
             ("exec", Some(transaction)) => {
                 let keys = transaction.commands.iter().flat_map(|(command, words)| command.keys_of(words));
@@ -268,7 +270,7 @@ impl Server {
             Fault::of(format!("{code} {slot} {host}:{port}"))
         };
         match detour {
-            Detour::Apart => Fault::of("CROSSSLOT Keys in request don't hash to the same slot"),
+            Detour::Apart | Detour::Strayed => Fault::of("CROSSSLOT Keys in request don't hash to the same slot"),
             Detour::Down => Fault::of("CLUSTERDOWN The cluster is down"),
             Detour::Halfway => Fault::of("TRYAGAIN Multiple keys request during rehashing of slot"),
             Detour::Importing(slot, server) => of("ASK", slot, server),
@@ -369,6 +371,9 @@ impl Server {
             true,
             |run| {
                 run.refuses_writes = refuses_writes;
+            if let Some(local) = &mut run.local {
+                local.may_stray = true;
+            }
                 run.refuses_growth = memory_full.then(|| Fault::of(MEMORY_FULL));
             },
         )
@@ -471,6 +476,8 @@ impl Server {
             (b"ping", []) => Ok(Reply::Status("PONG".into())),
             (b"ping", [text]) => Ok(Reply::Bulk(text.clone())),
             (b"ping", _) => Err(Fault::arity("ping")),
+            // As part of a transaction it comes too late.
+            (b"asking", _) if self.view.is_some() => Ok(Reply::OK),
             (b"asking" | b"cluster", _) if self.view.is_none() => {
                 Err(Fault::of("ERR This instance has cluster support disabled"))
             }
@@ -503,7 +510,10 @@ impl Server {
     fn select(&self, database: &[u8]) -> Answer {
         match number::integer(database) {
             Some(0) => Ok(Reply::OK),
-            Some(_) if self.view.is_some() => Err(Fault::of("ERR SELECT is not allowed in cluster mode")),
+            Some(1..) if self.view.is_some() && self.settings.flavour == Flavour::Redis70 => {
+                Err(Fault::of("ERR SELECT is not allowed in cluster mode"))
+            }
+            Some(1..) if self.view.is_some() => Err(Fault::of("ERR DB index is out of range")),
             Some(1..16) => Err(Fault::unmodelled("other databases than the first")),
             Some(_) => Err(Fault::of("ERR DB index is out of range")),
             None => Err(Fault::of("ERR value is not an integer or out of range")),

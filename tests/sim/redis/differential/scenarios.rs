@@ -12,17 +12,17 @@ use super::commands::{Chance, Generator};
 use super::real::{Program, Server};
 
 /// A connection: of which server, and which of several.
-type Connection = (usize, usize);
+pub type Connection = (usize, usize);
 
 /// What the first server may suffer from.
 #[derive(Clone, Copy, Debug)]
-enum Trouble {
+pub enum Trouble {
     MemoryFull,
     FewReplicas,
 }
 
 /// Servers that a scenario plays with.
-trait Side {
+pub trait Side {
     fn ask(&mut self, connection: Connection, command: &[Bytes]) -> Reply;
     /// Waits until the replica has everything.
     fn follow(&mut self, replica: usize, master: usize);
@@ -56,14 +56,16 @@ trait Side {
     }
 }
 
-struct Real {
-    servers: Vec<Server>,
+pub struct Real {
+    pub servers: Vec<Server>,
+    /// In a cluster.
+    pub names: Vec<String>,
     wires: BTreeMap<Connection, Wire>,
 }
 
 impl Real {
-    fn new(servers: Vec<Server>) -> Self {
-        Self { servers, wires: BTreeMap::new() }
+    pub fn new(servers: Vec<Server>) -> Self {
+        Self { servers, names: Vec::new(), wires: BTreeMap::new() }
     }
 
     fn alone(program: &Program, count: usize, options: &[&str]) -> Self {
@@ -129,19 +131,25 @@ impl Side for Real {
         let mut text = text.to_owned();
         for (at, server) in self.servers.iter().enumerate() {
             text = text.replace(&format!("127.0.0.1:{}", server.port()), &format!("10.0.0.{}:6379", at + 1));
+            // As CLUSTER SLOTS has it.
+            let shown = |host: &str, port: u16| format!("Bulk(b\"{host}\"), Int({port})");
+            text = text.replace(&shown("127.0.0.1", server.port()), &shown(&format!("10.0.0.{}", at + 1), 6379));
+        }
+        for (at, name) in self.names.iter().enumerate() {
+            text = text.replace(name, &format!("{at:040x}"));
         }
         text
     }
 }
 
-struct Model {
-    deployment: Deployment,
+pub struct Model {
+    pub deployment: Deployment,
     sessions: BTreeMap<Connection, Session>,
-    now: u64,
+    pub now: u64,
 }
 
 impl Model {
-    fn new(settings: Settings) -> Self {
+    pub fn new(settings: Settings) -> Self {
         Self { deployment: Deployment::new(settings), sessions: BTreeMap::new(), now: 1_764_000_000_000 }
     }
 
@@ -207,7 +215,7 @@ impl Side for Model {
 }
 
 /// Redis, and Valkey unless it is left out, at the same time.
-fn on_both(check: impl Fn(Program, Flavour) + Sync) {
+pub fn on_both(check: impl Fn(Program, Flavour) + Sync) {
     let valkey = Program::valkey().map(|program| (program, Flavour::Valkey9));
     std::thread::scope(|scope| {
         for (program, flavour) in [Some((Program::redis(), Flavour::Redis70)), valkey].into_iter().flatten() {
@@ -318,7 +326,7 @@ fn waiting_is_answered_as_by_the_servers() {
     });
 }
 
-fn same(of_model: Vec<String>, of_real: Vec<String>) {
+pub fn same(of_model: Vec<String>, of_real: Vec<String>) {
     // A script's name is a digest that the model does not make.
     let without_digest = |fact: String| match fact.split_once(" script: ").zip(fact.split_once("on @")) {
         Some(((before, _), (_, behind))) => format!("{before} on @{behind}"),
