@@ -12,7 +12,7 @@ use super::tests::{LIBRARY, words};
 use super::*;
 
 mod clusters;
-mod commands;
+pub mod commands;
 #[path = "../../it/store/server.rs"]
 #[allow(dead_code, reason = "another binary uses the rest")]
 mod real;

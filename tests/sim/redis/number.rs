@@ -97,6 +97,9 @@ pub fn score_limit(text: &[u8]) -> Option<(f64, bool)> {
 
 /// A score, or a number of a script that becomes an argument of a command.
 pub fn written(flavour: Flavour, number: f64) -> Bytes {
+    if number.is_nan() {
+        return Bytes::from_static(b"nan");
+    }
     if number.is_infinite() {
         return Bytes::from_static(if number > 0.0 { b"inf" } else { b"-inf" });
     }

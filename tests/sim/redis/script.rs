@@ -102,7 +102,9 @@ impl Run {
         }
         if let Some(local) = &mut self.local {
             let keys = &self.keys;
-            local.check(command.keys_of(words), |key| keys.has(key)).map_err(|detour| undeclared(detour, keys.flavour))?;
+            local
+                .check(command.keys_of(words), |key| keys.has(key))
+                .map_err(|detour| undeclared(detour, keys.flavour))?;
         }
         run(&mut self.keys, words)
     }
@@ -111,13 +113,13 @@ impl Run {
 /// Why a script must not touch a key.
 fn undeclared(detour: Detour, flavour: Flavour) -> Fault {
     let who = if flavour == Flavour::Redis70 { "Script attempted" } else { "Attempted" };
-    Fault::of(match detour {
-        Detour::Down => format!("ERR {who} to execute a command while the cluster is down"),
-        Detour::Strayed => "ERR Script attempted to access keys that do not hash to the same slot".into(),
+    match detour {
+        Detour::Down => Fault::unmodelled("a script in a cluster that is down"),
+        Detour::Strayed => Fault::of("ERR Script attempted to access keys that do not hash to the same slot"),
         Detour::Apart | Detour::Elsewhere(..) | Detour::Importing(..) | Detour::Halfway => {
-            format!("ERR {who} to access a non local key in a cluster node")
+            Fault::of(format!("ERR {who} to access a non local key in a cluster node"))
         }
-    })
+    }
 }
 
 /// An error of a command that ends a script, and the line that called it.

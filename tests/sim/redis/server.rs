@@ -371,9 +371,9 @@ impl Server {
             true,
             |run| {
                 run.refuses_writes = refuses_writes;
-            if let Some(local) = &mut run.local {
-                local.may_stray = true;
-            }
+                if let Some(local) = &mut run.local {
+                    local.may_stray = true;
+                }
                 run.refuses_growth = memory_full.then(|| Fault::of(MEMORY_FULL));
             },
         )

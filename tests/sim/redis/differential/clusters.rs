@@ -133,7 +133,10 @@ fn moves(side: &mut dyn Cluster) -> Vec<String> {
     let [t, same, other] = tags();
     let slot = slot_of(t.as_bytes());
     let spelt = |command: &str| {
-        command.replace("{t}", &format!("{{{t}}}")).replace("{same}", &format!("{{{same}}}")).replace("{other}", &format!("{{{other}}}"))
+        command
+            .replace("{t}", &format!("{{{t}}}"))
+            .replace("{same}", &format!("{{{same}}}"))
+            .replace("{other}", &format!("{{{other}}}"))
     };
     let mut facts = Vec::new();
     for server in [0, 1] {

@@ -582,6 +582,76 @@ impl Generator {
         call
     }
 
+    /// As the store makes it: every key has one use, every write that could fail but the first has its check, and every
+    /// value is one that its command takes. Only what lies under the keys may be anything.
+    pub fn sound_commit(&mut self) -> Vec<Bytes> {
+        let mut keys: Vec<&str> = vec!["s0", "s1", "l0", "l1", "z0", "z1", "x0", "y0", "h0", "q0", "q1"];
+        let (mut checks, mut writes, mut expected, mut values) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let mut used = Vec::new();
+        for at in 1..=1 + self.chance.below(7) as u16 {
+            let [high, low] = at.to_be_bytes();
+            used.push(keys.remove(self.chance.below(keys.len())));
+            let mut write = |letter: u8, check: Option<u8>| {
+                if let Some(check) = check
+                    && !writes.is_empty()
+                {
+                    checks.extend([check, high, low]);
+                }
+                writes.extend([letter, high, low]);
+            };
+            match self.chance.below(8) {
+                0 => write(b'D', None),
+                1 => {
+                    write(b'S', None);
+                    values.push(self.document().real);
+                }
+                2 => {
+                    write(b'P', None);
+                    values.extend([self.document().real, "100000000".into()]);
+                }
+                3 => {
+                    write(b'A', Some(b'l'));
+                    values.push(self.bytes().real);
+                }
+                4 => {
+                    write(b'Z', Some(b'z'));
+                    values.extend([self.score().real, self.member().real]);
+                }
+                5 => {
+                    write(b'M', Some(b'z'));
+                    values.push(self.member().real);
+                }
+                6 => {
+                    write(b'X', Some(b'x'));
+                    values.push(self.bytes().real);
+                }
+                _ => {
+                    checks.extend([b'v', high, low]);
+                    let version = if self.chance.is_one_in(2) { Vec::new() } else { self.version() };
+                    expected.push(Bytes::from(version));
+                }
+            }
+        }
+        let mut call = vec!["FCALL".into(), "nchf_commit_1".into(), used.len().to_string().into()];
+        call.extend(used.into_iter().map(Bytes::from));
+        call.push(checks.into());
+        call.extend(expected);
+        call.push(writes.into());
+        call.extend(values);
+        call
+    }
+
+    /// Any words for one of the functions that look for themselves.
+    pub fn wild_call(&mut self) -> Vec<Bytes> {
+        let function = self.chance.pick(&["nchf_claim_1", "nchf_page_1"]);
+        let mut call = vec![Word::text("FCALL"), Word::text(function), Word::text("1"), self.key(&["z"])];
+        for _ in 0..self.chance.below(5) {
+            let word = if self.chance.is_one_in(2) { self.odd() } else { self.limit_of_scores() };
+            call.push(word);
+        }
+        call.into_iter().map(|word| word.real).collect()
+    }
+
     /// Now and then there is none, and a write fails behind others.
     fn check(&mut self, checks: &mut Vec<u8>, letter: u8, at: [u8; 2]) {
         if !self.chance.is_one_in(4) {
