@@ -29,7 +29,7 @@ pub const WHILE_STALE: u16 = 1 << 3;
 pub const WHILE_BUSY: u16 = 1 << 4;
 /// Not queued after MULTI.
 pub const AT_ONCE: u16 = 1 << 5;
-/// A cluster's server that takes over a slot answers it without having been asked to.
+/// Concerns the connection or the server, not the data.
 const ALWAYS: u16 = WHILE_LOADING | WHILE_STALE;
 
 /// Which words are keys.

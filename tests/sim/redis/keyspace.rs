@@ -300,36 +300,45 @@ impl Entry {
     }
 }
 
-/// Answers whether an object is of a kind, by reference.
-macro_rules! kinds {
-    ($($read:ident, $write:ident, $kind:ident, $content:ty;)*) => {
-        impl Keyspace {
-            $(
-                pub fn $read(&mut self, key: &Bytes) -> Result<Option<&$content>, Fault> {
-                    match self.find(key) {
-                        None => Ok(None),
-                        Some(Entry { object: Object::$kind(content), .. }) => Ok(Some(content)),
-                        Some(_) => Err(Fault::WRONG_TYPE),
-                    }
-                }
+/// What a key holds, if it is of the kind that a command works on.
+impl Keyspace {
+    pub fn string(&mut self, key: &Bytes) -> Result<Option<&Bytes>, Fault> {
+        of_kind(self.find(key), |object| if let Object::String(bytes) = object { Some(bytes) } else { None })
+    }
 
-                #[allow(dead_code, reason = "not every kind is changed in place")]
-                pub fn $write(&mut self, key: &Bytes) -> Result<Option<&mut $content>, Fault> {
-                    match self.find_mut(key) {
-                        None => Ok(None),
-                        Some(Entry { object: Object::$kind(content), .. }) => Ok(Some(content)),
-                        Some(_) => Err(Fault::WRONG_TYPE),
-                    }
-                }
-            )*
+    pub fn list(&mut self, key: &Bytes) -> Result<Option<&VecDeque<Bytes>>, Fault> {
+        of_kind(self.find(key), |object| if let Object::List(list) = object { Some(list) } else { None })
+    }
+
+    pub fn hash(&mut self, key: &Bytes) -> Result<Option<&Vec<(Bytes, Bytes)>>, Fault> {
+        of_kind(self.find(key), |object| if let Object::Hash(fields) = object { Some(fields) } else { None })
+    }
+
+    pub fn sorted_set(&mut self, key: &Bytes) -> Result<Option<&SortedSet>, Fault> {
+        of_kind(self.find(key), |object| if let Object::SortedSet(set) = object { Some(set) } else { None })
+    }
+
+    pub fn stream(&mut self, key: &Bytes) -> Result<Option<&Stream>, Fault> {
+        of_kind(self.find(key), |object| if let Object::Stream(stream) = object { Some(stream) } else { None })
+    }
+
+    pub fn sorted_set_mut(&mut self, key: &Bytes) -> Result<Option<&mut SortedSet>, Fault> {
+        match self.find_mut(key).map(|entry| &mut entry.object) {
+            None => Ok(None),
+            Some(Object::SortedSet(set)) => Ok(Some(set)),
+            Some(_) => Err(Fault::WRONG_TYPE),
         }
-    };
+    }
+
+    pub fn stream_mut(&mut self, key: &Bytes) -> Result<Option<&mut Stream>, Fault> {
+        match self.find_mut(key).map(|entry| &mut entry.object) {
+            None => Ok(None),
+            Some(Object::Stream(stream)) => Ok(Some(stream)),
+            Some(_) => Err(Fault::WRONG_TYPE),
+        }
+    }
 }
 
-kinds! {
-    string, string_mut, String, Bytes;
-    list, list_mut, List, VecDeque<Bytes>;
-    hash, hash_mut, Hash, Vec<(Bytes, Bytes)>;
-    sorted_set, sorted_set_mut, SortedSet, SortedSet;
-    stream, stream_mut, Stream, Stream;
+fn of_kind<T>(entry: Option<&Entry>, content: fn(&Object) -> Option<&T>) -> Result<Option<&T>, Fault> {
+    entry.map(|entry| content(&entry.object).ok_or(Fault::WRONG_TYPE)).transpose()
 }

@@ -10,6 +10,7 @@
 //!
 //! What is left out answers an error of its own and is counted (see [`Deployment::unmodelled`]).
 
+mod about;
 mod cluster;
 mod command;
 mod differential;

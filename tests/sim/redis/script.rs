@@ -273,7 +273,7 @@ impl Engine {
         let redis = lua.create_table()?;
         let run = self.run.clone();
         let call = lua.create_function(move |lua, words: MultiValue| {
-            perform(&run, flavour, lua, &words)
+            perform(&run, flavour, &words)
                 .map_err(|fault| {
                     let line = lua.inspect_stack(1, |caller| caller.current_line()).flatten();
                     mlua::Error::external(Raised { fault, line })
@@ -282,7 +282,7 @@ impl Engine {
         })?;
         redis.set("call", call)?;
         let run = self.run.clone();
-        let pcall = lua.create_function(move |lua, words: MultiValue| match perform(&run, flavour, lua, &words) {
+        let pcall = lua.create_function(move |lua, words: MultiValue| match perform(&run, flavour, &words) {
             Ok(reply) => into_lua(lua, reply),
             Err(fault) => into_lua(lua, Reply::Error(fault.0)),
         })?;
@@ -385,7 +385,7 @@ fn registered(words: &MultiValue) -> mlua::Result<Registered> {
 }
 
 /// Runs the command that a script calls.
-fn perform(run: &RefCell<Option<Run>>, flavour: Flavour, _lua: &Lua, words: &MultiValue) -> Answer {
+fn perform(run: &RefCell<Option<Run>>, flavour: Flavour, words: &MultiValue) -> Answer {
     let mut run = run.borrow_mut();
     let Some(run) = run.as_mut() else { return Err(Fault::of("ERR commands are called by functions that run")) };
     let is_redis = flavour == Flavour::Redis70;
