@@ -30,10 +30,12 @@ impl Server {
             (b"cluster", [sub, key]) if is(sub, "KEYSLOT") => Ok(Reply::Int(i64::from(slot_of(key)))),
             (b"client", [_, option, value]) => set_client_info(option, value),
             (b"config", [_, names @ ..]) => {
-                let found = names.iter().filter_map(|name| Some((name, self.setting(name)?)));
-                Ok(Reply::Array(
-                    found.flat_map(|(name, value)| [Reply::Bulk(name.clone()), Reply::text(value)]).collect(),
-                ))
+                let mut found = Vec::new();
+                for name in names {
+                    let value = self.setting(name).ok_or_else(|| Fault::unmodelled("a setting"))?;
+                    found.extend([Reply::Bulk(name.clone()), Reply::text(value)]);
+                }
+                Ok(Reply::Array(found))
             }
             (b"info", []) => Err(Fault::unmodelled("INFO without a section")),
             (b"info", sections) => Ok(Reply::text(self.info(sections))),
@@ -66,6 +68,21 @@ impl Server {
     fn hello(&self) -> Reply {
         let text = |text: &str| Reply::text(text);
         let flavour = self.settings.flavour;
+        // Where Lua is one.
+        let lua = || {
+            let none = Reply::Array(Vec::new());
+            Reply::Array(vec![
+                text("name"),
+                text("lua"),
+                text("ver"),
+                Reply::Int(1),
+                text("path"),
+                text("lua"),
+                text("args"),
+                none,
+            ])
+        };
+        let modules = if flavour == Flavour::Valkey9 { vec![lua()] } else { Vec::new() };
         let mode = if self.view.is_some() { "cluster" } else { "standalone" };
         let server = flavour.name().to_ascii_lowercase();
         let role = if self.role == Role::Master { "master" } else { "replica" };
@@ -83,7 +100,7 @@ impl Server {
             text("role"),
             text(role),
             text("modules"),
-            Reply::Array(Vec::new()),
+            Reply::Array(modules),
         ])
     }
 
@@ -249,10 +266,10 @@ const NO_PASSWORD: &str = "ERR AUTH <password> called without any password confi
                            your configuration is correct?";
 
 fn set_client_info(option: &[u8], value: &[u8]) -> Answer {
-    let name = ["lib-name", "lib-ver"].into_iter().find(|name| is(option, name));
-    let Some(name) = name else {
-        return Err(Fault::of(format!("ERR Unrecognized option '{}'", number::quoted(option))));
-    };
+    let name = number::quoted(option);
+    if !["lib-name", "lib-ver"].iter().any(|known| is(option, known)) {
+        return Err(Fault::of(format!("ERR Unrecognized option '{name}'")));
+    }
     if value.iter().all(u8::is_ascii_graphic) {
         return Ok(Reply::OK);
     }

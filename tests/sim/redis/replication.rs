@@ -225,6 +225,8 @@ impl Followers {
 
     /// Counts the good ones, and gives up those that are silent for long.
     pub fn look(&mut self, settings: &Settings, now: u64) {
+        // Those that were there before anybody told the time.
+        self.known.values_mut().filter(|follower| follower.heard_at == 0).for_each(|follower| follower.heard_at = now);
         self.known.retain(|_, follower| now < follower.heard_at + REPLICA_TIMEOUT_MS);
         let lag_max = settings.min_replicas_max_lag_secs;
         self.good = self.known.values().filter(|follower| follower.lag_secs(now) <= lag_max).count();

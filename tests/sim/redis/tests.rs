@@ -257,7 +257,6 @@ fn a_master_that_hears_of_no_replica_refuses_writes_soon() {
         settings.min_replicas_to_write = 1;
         settings.min_replicas_max_lag_secs = 1;
     });
-    world.of.replicate(B, None, world.now);
     assert!(world.set(A, "k"));
     world.now += 1000;
     assert!(world.set(A, "k"));

@@ -140,7 +140,7 @@ impl Generator {
             for _ in 0..self.chance.below(5) {
                 let command = self.single();
                 // Answers that differ are known by their command, which an answer to EXEC does not name.
-                if !["SCAN", "HGETALL", "ZRANDMEMBER", "EVAL"].iter().any(|name| command[0].real == name) {
+                if !["SCAN", "HGETALL", "ZRANDMEMBER", "EVAL", "FUNCTION"].iter().any(|name| command[0].real == name) {
                     self.planned.push(command);
                 }
             }
@@ -159,8 +159,8 @@ impl Generator {
             0..4 => self.call(),
             _ => self.plain(),
         };
-        // What waits might wait for ever, and another database is another world.
-        if self.chance.is_one_in(12) && !["WAIT", "SELECT"].iter().any(|name| command[0].real == name) {
+        // What waits might wait for ever, another database is another world, and settings are many.
+        if self.chance.is_one_in(12) && !["WAIT", "SELECT", "CONFIG"].iter().any(|name| command[0].real == name) {
             self.damage(&mut command);
         }
         command
@@ -438,6 +438,9 @@ impl Generator {
             "FUNCTION NONSENSE",
             "FUNCTION LIST LIBRARYNAME nothing",
             "FUNCTION LOAD nothing",
+            "FUNCTION LIST",
+            "FUNCTION LIST LIBRARYNAME nchf_1 WITHCODE",
+            "FUNCTION LIST WITHCODE LIBRARYNAME nchf_1",
             "FCALL nothing 0",
             "FCALL nchf_claim_1 -1 a",
             "FCALL nchf_claim_1 x a",
@@ -445,7 +448,6 @@ impl Generator {
             "FCALL_RO nchf_claim_1 1 z0 1 2 3",
             "ROLE",
             "CONFIG GET maxmemory-policy",
-            "CONFIG GET nothing-like-this",
             "GET",
             "ZADD z0",
             "FCALL",

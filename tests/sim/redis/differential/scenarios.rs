@@ -474,3 +474,82 @@ fn what_is_refused_is_refused_in_the_words_of_the_servers() {
         same(of_model, of_real);
     });
 }
+
+/// Sections, settings and roles: every line of the model is one of the server, and says the same.
+#[test]
+fn servers_tell_of_themselves_as_the_model_does() {
+    on_both(|program, flavour| {
+        let mut real = Real::alone(&program, 2, &[]);
+        let mut model = replicated(flavour, AppendFsync::Off);
+        for side in [&mut real as &mut dyn Side, &mut model] {
+            side.follow(1, 0);
+            side.set_trouble(Trouble::FewReplicas, true);
+            side.say((0, 0), "SET k v");
+            side.say((0, 0), "WAIT 1 5000");
+        }
+        wait_for("the replica to be a good one", || real.info(0)["min_slaves_good_slaves"] == "1");
+        // Names and places that are each side's own.
+        let own = ["master_replid", "master_host", "master_port"];
+        let lines = |side: &mut dyn Side, command: &str, server: usize| -> BTreeMap<String, String> {
+            let Reply::Bulk(info) = side.say((server, 9), command) else { panic!("no info") };
+            let info = String::from_utf8(info.to_vec()).unwrap();
+            let lines = info.lines().filter_map(|line| line.split_once(':'));
+            lines.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+        };
+        for (server, command) in
+            [(0, "INFO replication"), (1, "INFO replication"), (0, "INFO memory"), (0, "INFO persistence")]
+        {
+            let (of_real, of_model) = (lines(&mut real, command, server), lines(&mut model, command, server));
+            for (name, value) in &of_model {
+                let found = of_real.get(name).unwrap_or_else(|| panic!("no {name} in {command}"));
+                let is_own = own.contains(&name.as_str()) || name.contains("offset") || name.starts_with("slave0");
+                assert!(is_own || value == found, "{command}: {name}:{value}, and the server has {found}");
+            }
+        }
+        // Without numbers, which are offsets and ports.
+        let shape = |side: &mut dyn Side, server: usize, command: &str| {
+            let text = side
+                .told((server, 0), command)
+                .replace("127.0.0.1", "HOST")
+                .replace("10.0.0.1", "HOST")
+                .replace("10.0.0.2", "HOST");
+            text.chars().filter(|c| !c.is_ascii_digit()).collect::<String>()
+        };
+        for command in
+            ["ROLE", "HELLO 2", "CONFIG GET maxmemory-policy", "CONFIG GET appendfsync", "CONFIG GET appendonly"]
+        {
+            for server in [0, 1] {
+                assert_eq!(shape(&mut model, server, command), shape(&mut real, server, command), "{command}");
+            }
+        }
+        for name in ["min-replicas-to-write", "min-replicas-max-lag"] {
+            let command = format!("CONFIG GET {name}");
+            assert_eq!(model.told((0, 0), &command), real.told((0, 0), &command));
+        }
+    });
+}
+
+#[test]
+fn a_sentinel_tells_of_its_master_as_the_model_does() {
+    on_both(|program, flavour| {
+        let master = Server::start(program.clone(), &[]);
+        let sentinel = Server::sentinel(program, master.port(), 1);
+        let of_real = sentinel.ask_map(&["SENTINEL", "MASTER", "main"]);
+        let mut model = Model::new(Settings::new(Topology::Sentinel { replicas: 0, sentinels: 1 }, flavour));
+        let Reply::Array(parts) = model.say((1, 0), "SENTINEL MASTER main") else { panic!("no master") };
+        let text = |reply: &Reply| match reply {
+            Reply::Bulk(bytes) => String::from_utf8(bytes.to_vec()).unwrap(),
+            other => panic!("{other:?}"),
+        };
+        for pair in parts.chunks(2) {
+            let (name, value) = (text(&pair[0]), text(&pair[1]));
+            let is_own = ["ip", "port", "runid"].contains(&name.as_str());
+            assert!(is_own || of_real[&name] == value, "{name} is {value}, and {} of the server", of_real[&name]);
+        }
+        let mut wire = Wire::to(sentinel.port());
+        for command in ["PING", "SENTINEL MASTER other", "ROLE", "CLIENT SETINFO LIB-NAME redis-rs"] {
+            assert_eq!(model.say((1, 0), command), wire.ask(command), "{command}");
+        }
+        assert_eq!(model.deployment.unmodelled(), [""; 0]);
+    });
+}
