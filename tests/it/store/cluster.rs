@@ -55,7 +55,6 @@ impl Clustered {
         }
         clustered.is_whole();
         for (replica, master) in clustered.replicas.iter().zip(&clustered.masters) {
-            master.ask(&["CONFIG", "SET", "repl-diskless-sync-delay", "0"]);
             replica.ask(&["CLUSTER", "REPLICATE", &id(master)]);
         }
         wait_for("the replicas", || {
@@ -78,7 +77,7 @@ impl Clustered {
         self.bus_ports.push(bus);
         let bus = bus.to_string();
         let mut options = vec!["--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-port", &bus];
-        options.extend(["--cluster-allow-replica-migration", "no"]);
+        options.extend(["--cluster-allow-replica-migration", "no", "--repl-diskless-sync-delay", "0"]);
         options.extend(&self.options);
         Server::start(self.program.clone(), &options)
     }
@@ -122,12 +121,12 @@ impl Clustered {
     }
 }
 
-fn id(server: &Server) -> String {
+pub fn id(server: &Server) -> String {
     server.ask_text(&["CLUSTER", "MYID"])
 }
 
 /// Moves slots as `redis-cli` does, one after another and their keys one by one.
-fn move_slots(from: &Server, to: &Server, others: &[&Server], slots: &BTreeSet<i64>) {
+pub fn move_slots(from: &Server, to: &Server, others: &[&Server], slots: &BTreeSet<i64>) {
     let (from_id, to_id, port) = (id(from), id(to), to.port().to_string());
     for slot in slots {
         let slot = slot.to_string();
@@ -147,7 +146,7 @@ fn move_slots(from: &Server, to: &Server, others: &[&Server], slots: &BTreeSet<i
     }
 }
 
-fn slots_of(server: &Server) -> BTreeSet<i64> {
+pub fn slots_of(server: &Server) -> BTreeSet<i64> {
     server.keys().iter().map(|key| server.ask_number(&["CLUSTER", "KEYSLOT", key])).collect()
 }
 

@@ -22,16 +22,16 @@ pub struct Watched {
 
 impl Watched {
     pub fn new(program: &Program, replicas: usize, sentinels: usize, options: &[&str]) -> Self {
-        let master = Server::start(program.clone(), options);
+        // Without waiting five seconds for a second replica before the first one is served.
+        let options: Vec<_> = options.iter().chain(&["--repl-diskless-sync-delay", "0"]).copied().collect();
+        let master = Server::start(program.clone(), &options);
         let port = master.port();
         let mut servers = vec![master];
         for _ in 0..replicas {
-            let replica = Server::start(program.clone(), options);
+            let replica = Server::start(program.clone(), &options);
             replica.ask(&["REPLICAOF", "127.0.0.1", &port.to_string()]);
             servers.push(replica);
         }
-        // Without waiting five seconds for a second replica before the first one is served.
-        servers[0].ask(&["CONFIG", "SET", "repl-diskless-sync-delay", "0"]);
         wait_for("the replicas", || {
             servers[1..]
                 .iter()
