@@ -197,7 +197,11 @@ async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
 
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let instance = Instance::start(config).await?;
+    let instance = tokio::select! {
+        started = Instance::start(config) => started?,
+        _ = terminate.recv() => return Ok(ExitCode::SUCCESS),
+        _ = interrupt.recv() => return Ok(ExitCode::SUCCESS),
+    };
     // Whoever started the program may have gone; that is no reason not to charge.
     let _ = writeln!(std::io::stdout(), "nchf: charging on http://{}", instance.address());
     let _ = writeln!(std::io::stdout(), "nchf: operator's side on http://{}/docs", instance.operator_address());

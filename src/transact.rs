@@ -45,6 +45,17 @@ pub enum Failure {
     Crowded,
 }
 
+impl Failure {
+    /// For whoever waits until the store lets something be done: all but a rejection passes with time.
+    pub fn of_the_store(self) -> store::Error {
+        match self {
+            Self::Store(error) => error,
+            Self::Contended | Self::Crowded => store::Error::unavailable(Applied::No, format!("{self:?}")),
+            Self::Rejected(rejection) => store::Error::corrupt(format!("{rejection:?}")),
+        }
+    }
+}
+
 impl From<store::Error> for Failure {
     fn from(error: store::Error) -> Self {
         Self::Store(error)

@@ -289,6 +289,16 @@ impl Error {
         Self::Corrupt(reason.to_string().into())
     }
 
+    /// The same, with a word on what it is about in front of the cause.
+    pub fn about(self, what: &str) -> Self {
+        let about = |reason: Box<str>| format!("{what}: {reason}").into();
+        match self {
+            Self::Unavailable { applied, reason } => Self::Unavailable { applied, reason: about(reason) },
+            Self::Corrupt(reason) => Self::Corrupt(about(reason)),
+            Self::Conflict(current) => Self::Conflict(current),
+        }
+    }
+
     /// The cause alone, for whoever starts a program: nothing was asked of the store yet that could be applied or not.
     pub fn into_reason(self) -> Box<str> {
         match self {
