@@ -16,7 +16,7 @@ use crate::charging::maintain::{Maintenance, maintain};
 use crate::charging::money::Amount;
 use crate::charging::operator::{self, Refusal};
 use crate::charging::session::{ChargingSession, Operation, Service};
-use crate::charging::time::Timestamp;
+use crate::charging::time::{Span, Timestamp};
 use crate::store::partition::KeyedHash;
 use crate::store::{
     self, AccountKey, Applied, Commit, Document, IndexKey, IndexWrite, List, Listing, Load, Partition, Queue, Reading,
@@ -162,7 +162,9 @@ impl App {
     ) -> Result<Done, Failure> {
         let load = Load { account, session: Some(reference), index: asked.index() };
         let mut fate = Fate::begun(self.shared.clock.now());
-        let _turn = self.shared.turn_unless_crowded(account).await.ok_or(Failure::Crowded)?;
+        // Whoever has this account's turn may be waiting for the store.
+        let within = Span::from_millis(self.shared.limits.deadline_ms);
+        let _turn = self.shared.turn_unless_crowded(account, within).await.ok_or(Failure::Crowded)?;
         if self.spent_ms(&fate) > i64::from(self.shared.limits.deadline_ms) {
             // Whoever asked has given up: to do it now would only make those behind it late too.
             return Err(Failure::Crowded);

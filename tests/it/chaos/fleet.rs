@@ -21,7 +21,7 @@ pub struct Fleet {
     /// Starts that ended before anything was served: the store was away.
     pub failed_starts: AtomicU64,
     /// Lines in which an instance said that it failed, or that the store lost something.
-    alarms: std::sync::Mutex<Vec<&'static str>>,
+    alarms: std::sync::Mutex<Vec<String>>,
 }
 
 /// What no instance may ever say.
@@ -92,11 +92,11 @@ impl Fleet {
     }
 
     fn listen(&self, instance: &Instance) {
-        let heard = ALARMS.iter().filter(|words| instance.says(words) > 0);
+        let heard = ALARMS.iter().flat_map(|words| instance.lines(words));
         self.alarms.lock().unwrap().extend(heard);
     }
 
-    pub fn alarms(&self) -> Vec<&'static str> {
+    pub fn alarms(&self) -> Vec<String> {
         self.alarms.lock().unwrap().clone()
     }
 

@@ -267,7 +267,7 @@ impl Report<'_> {
         );
         let lost: Vec<_> = self.differences.iter().flat_map(|differences| &differences.lost).cloned().collect();
         let doubled: Vec<_> = self.differences.iter().flat_map(|differences| &differences.doubled).cloned().collect();
-        let alarms: Vec<_> = self.fleet.alarms().into_iter().map(str::to_owned).collect();
+        let alarms = self.fleet.alarms();
         let mut is_well = self.audit.0 && self.open == 0;
         for (what, found) in [
             ("lost", &lost),

@@ -155,9 +155,14 @@ impl Instance {
         assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
     }
 
-    /// Lines of its log that say something.
+    /// How many lines of its log say something.
     pub fn says(&self, words: &str) -> usize {
-        self.log.lock().unwrap().iter().filter(|line| line.contains(words)).count()
+        self.lines(words).len()
+    }
+
+    /// Lines of its log that say something.
+    pub fn lines(&self, words: &str) -> Vec<String> {
+        self.log.lock().unwrap().iter().filter(|line| line.contains(words)).cloned().collect()
     }
 }
 

@@ -31,26 +31,6 @@ async fn an_instance_on_the_embedded_store_publishes_each_record_once() {
     publishes_each_record_once(&[Place::embedded(&settings)], 6).await;
 }
 
-#[tokio::test]
-async fn an_instance_that_is_started_while_redis_is_away_serves_when_it_is_back() {
-    let mut server = Server::redis(&["--appendonly", "yes"]);
-    let place = Place::new(&server.url(), SETTINGS);
-    place.start().await.stop().await;
-    server.kill();
-    let away = tokio::task::spawn_blocking(move || {
-        std::thread::sleep(Duration::from_secs(1));
-        server.restart();
-        server
-    });
-    // Answers when it serves, and fails when it ends before.
-    let instance = place.start().await;
-    let _server = away.await.unwrap();
-    let way = Way::to(&instance);
-    way.provision(1).await;
-    Traffic::of(1).play_one(&way).await;
-    instance.stop().await;
-}
-
 async fn publishes_each_record_once(places: &[Place], kills: u32) {
     let mut random = Random::new();
     let mut instances = Vec::new();

@@ -4,6 +4,7 @@
 //! Deadlines are only ever reached by a failure. What is random follows from a seed, which a failure prints.
 
 mod abandoned;
+mod away;
 mod full_disk;
 pub mod instance;
 mod killed;
