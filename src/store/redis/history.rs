@@ -10,7 +10,10 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::store::Durability;
+use redis::aio::MultiplexedConnection;
+use redis::{ErrorKind, RedisError, cmd};
+
+use crate::store::{Durability, Origin};
 
 /// What a server says of its history, in `INFO replication`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,6 +27,20 @@ pub struct Replication {
 }
 
 impl Replication {
+    /// Asks a server.
+    pub async fn of(connection: &mut MultiplexedConnection) -> Result<Self, RedisError> {
+        let info: String = cmd("INFO").arg("replication").query_async(connection).await?;
+        let unreadable = || RedisError::from((ErrorKind::UnexpectedReturnType, "Redis does not tell its history"));
+        Self::read(&info).ok_or_else(unreadable)
+    }
+
+    /// What is read from it is told apart from what another history says.
+    pub fn origin(&self) -> Origin {
+        // Random hexadecimal digits, of which these are enough.
+        let digits = self.history.get(..16).and_then(|digits| u64::from_str_radix(digits, 16).ok());
+        Origin(digits.unwrap_or_default())
+    }
+
     pub fn read(info: &str) -> Option<Self> {
         let lines: HashMap<&str, &str> = info.lines().filter_map(|line| line.split_once(':')).collect();
         let number = |name| lines.get(name)?.parse().ok();

@@ -319,7 +319,7 @@ async fn killed_under_load(program: Program) {
 
 #[tokio::test]
 async fn a_cluster_that_is_not_whole_refuses_in_time_and_is_served_again() {
-    let mut clustered = Clustered::new(&Program::redis(), false, &["--appendonly", "yes"]);
+    let mut clustered = Clustered::new(&Program::redis(), false, &["--appendonly", "yes", "--appendfsync", "always"]);
     let deadline = Duration::from_millis(400);
     let settings = Settings { deadline, connect_timeout: deadline, ..clustered.settings() };
     let store = RedisStore::open(clustered.settings()).await.unwrap();
