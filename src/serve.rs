@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -131,7 +130,7 @@ impl Instance {
         opener.when_available(prepare).await?;
         workers.first().spawn(watch_catalog(control.clone()));
         if let Opener::Redis(settings) = &opener {
-            workers.first().spawn(count_losses(control, Arc::clone(&settings.losses)));
+            workers.first().spawn(count_losses(control, Arc::clone(&settings.histories)));
         }
 
         let draining = Draining::default();
@@ -317,9 +316,9 @@ async fn prepare(app: App, demo: bool) -> Result<(), store::Error> {
 /// How often losses that the stores have found become a metric.
 const LOSSES_EVERY: Duration = Duration::from_secs(1);
 
-async fn count_losses(app: App, losses: Arc<AtomicU64>) {
+async fn count_losses(app: App, histories: Arc<redis::Histories>) {
     loop {
-        app.shared.metrics.store_losses.inc_by(losses.swap(0, Ordering::Relaxed));
+        app.shared.metrics.store_losses.inc_by(histories.take_losses());
         tokio::time::sleep(LOSSES_EVERY).await;
     }
 }

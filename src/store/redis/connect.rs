@@ -15,7 +15,6 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use super::address::Address;
 use super::cluster::{Cluster, load_functions};
 use super::failure::{Detour, Failure};
-use super::history::Histories;
 use super::keys::Slot;
 use super::lane::{Asked, Promise};
 use super::node::{Node, Place, Question, Said};
@@ -60,7 +59,7 @@ impl Links {
         let promise = Promise {
             durability: settings.durability,
             replicas: if settings.durability == Durability::Replicated { settings.replicas } else { 0 },
-            histories: Arc::new(Histories::new(Arc::clone(&settings.losses))),
+            histories: Arc::clone(&settings.histories),
         };
         let replicas = promise.replicas;
         let servers = match Address::parse(&settings.url) {

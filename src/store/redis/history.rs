@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use redis::aio::MultiplexedConnection;
 use redis::{ErrorKind, RedisError, cmd};
@@ -81,11 +81,13 @@ impl fmt::Display for Loss {
     }
 }
 
-/// How far each history reached when something was answered. Of one store.
+/// How far each history reached when something was answered. Shared by all stores of an instance: one of them alone may
+/// have nothing to write for a while, and then miss a whole history.
+#[derive(Default)]
 pub struct Histories {
     known: Mutex<Vec<Known>>,
-    /// Shared by all stores of an instance.
-    losses: Arc<AtomicU64>,
+    /// Promotions after which changes that were answered are, or may be, gone.
+    losses: AtomicU64,
 }
 
 struct Known {
@@ -101,8 +103,9 @@ struct Known {
 const ENDED_MAX: usize = 64;
 
 impl Histories {
-    pub fn new(losses: Arc<AtomicU64>) -> Self {
-        Self { known: Mutex::default(), losses }
+    /// How many there have been since this was asked last.
+    pub fn take_losses(&self) -> u64 {
+        self.losses.swap(0, Ordering::Relaxed)
     }
 
     /// A connection to this server was made.
@@ -173,7 +176,7 @@ mod tests {
     use super::*;
 
     fn histories() -> Histories {
-        Histories::new(Arc::default())
+        Histories::default()
     }
 
     fn master(history: &str, before: &str, left_before_at: u64) -> Replication {

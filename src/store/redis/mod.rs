@@ -24,7 +24,6 @@ mod steps;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -33,6 +32,7 @@ use redis::{Value, cmd};
 
 pub use self::address::Topology;
 use self::connect::Links;
+pub use self::history::Histories;
 pub use self::migrate::{Migrations, State, Status};
 use self::node::{Node, Said};
 use self::reply::Scored;
@@ -72,8 +72,8 @@ pub struct Settings {
     /// The number of all replicas of a master, for [`Durability::Replicated`]: with fewer, the one that is promoted may
     /// be the one that was not waited for. Default 0.
     pub replicas: u32,
-    /// Counts promotions after which changes that were answered are, or may be, gone. Shared by all stores of an instance.
-    pub losses: Arc<AtomicU64>,
+    /// What was answered before each promotion, and whether it is still there. Shared by all stores of an instance.
+    pub histories: Arc<Histories>,
     /// Connections that the requests of one worker share. Default 1: more only help where one core of Redis is not the
     /// limit.
     pub hot_connections: usize,
@@ -89,7 +89,7 @@ impl Settings {
             connect_timeout: Duration::from_millis(500),
             durability: Durability::Fsync,
             replicas: 0,
-            losses: Arc::default(),
+            histories: Arc::default(),
             hot_connections: 1,
             migrate: true,
         }

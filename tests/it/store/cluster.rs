@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -313,7 +312,7 @@ async fn killed_under_load(program: Program) {
     let writers = traffic.end().await;
     assert!(writers.iter().all(|writer| writer.refused + writer.unknown > 0), "nobody noticed");
     elsewhere.end().await;
-    assert_eq!(settings.losses.load(Ordering::Relaxed), 0);
+    assert_eq!(settings.histories.take_losses(), 0);
     drop(clustered);
 }
 

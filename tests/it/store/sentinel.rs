@@ -1,7 +1,6 @@
 //! A master with two replicas and three sentinels: the store finds the master, and finds the next one when it is gone.
 
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use nchf::store::redis::{RedisStore, Settings};
@@ -214,7 +213,7 @@ async fn keeps_what_was_answered(program: Program, fail: impl FnOnce(&mut Watche
     sleep(Duration::from_millis(300)).await;
     let writers = traffic.end().await;
     assert!(writers.iter().all(|writer| writer.refused + writer.unknown > 0), "nobody noticed");
-    assert_eq!(settings.losses.load(Ordering::Relaxed), 0);
+    assert_eq!(settings.histories.take_losses(), 0);
 }
 
 async fn served_again(store: &RedisStore) {
@@ -367,7 +366,7 @@ async fn a_loss_is_told() {
     watched.servers[1].resume();
     served_again(&store).await;
     assert_eq!(load(&store, account(7), None).await.account, document(1, "account"));
-    assert_eq!(settings.losses.load(Ordering::Relaxed), 1);
+    assert_eq!(settings.histories.take_losses(), 1);
 }
 
 #[tokio::test]
