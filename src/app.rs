@@ -2,11 +2,14 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use tokio::sync::{Mutex, MutexGuard};
+use tokio::time::timeout;
 
 use crate::charging::decide::Rules;
 use crate::charging::tariff::{Catalog, PlanInForce};
+use crate::charging::time::Span;
 use crate::clock::Clock;
 use crate::store::{AccountKey, RefCodec, Store};
 use crate::telemetry::{Metrics, OncePerSecond};
@@ -80,9 +83,12 @@ impl Shared {
         self.turns.of(account).lock.lock().await
     }
 
-    /// As [`Shared::turn`], for one of many: `None` at once if as many as may be wait already.
-    pub async fn turn_unless_crowded(&self, account: AccountKey) -> Option<MutexGuard<'_, ()>> {
-        self.turns.of(account).unless_crowded(self.limits.waiting_per_account_max).await
+    /// As [`Shared::turn`], for one of many: `None` at once if as many as may be wait already, and later if it does not
+    /// come in time.
+    pub async fn turn_unless_crowded(&self, account: AccountKey, within: Span) -> Option<MutexGuard<'_, ()>> {
+        let within = Duration::from_millis(u64::try_from(within.millis()).unwrap_or_default());
+        let turn = self.turns.of(account).unless_crowded(self.limits.waiting_per_account_max);
+        timeout(within, turn).await.ok().flatten()
     }
 }
 

@@ -435,6 +435,8 @@ pub struct Overrides {
     pub instance_id: Option<String>,
     pub demo: Option<String>,
     pub admin_token: Option<String>,
+    /// Whoever asks answers nobody: no durability is needed, whatever else is said.
+    pub promises_nothing: bool,
 }
 
 impl Config {
@@ -468,6 +470,9 @@ impl Config {
             config.demo = switch("demo", &text)?;
         }
         config.admin.token = overrides.admin_token.or(config.admin.token);
+        if overrides.promises_nothing && config.topology().is_some() {
+            config.store.durability = Some(Durability::Memory);
+        }
         config.check()?;
         Ok(config)
     }
@@ -802,6 +807,16 @@ mod tests {
         assert_eq!(config.listen.port(), 3);
         assert_eq!(config.admin_listen.port(), 2);
         assert_eq!(config.store.url, "embedded:./nchf-data");
+    }
+
+    #[test]
+    fn whoever_answers_nobody_needs_no_number_of_replicas() {
+        let store = Some("redis+sentinel://db:1/main".to_owned());
+        let overrides = Overrides { store, ..Overrides::default() };
+        let error = Config::load(None, overrides.clone()).unwrap_err().to_string();
+        assert!(error.contains("store.replicas = 0"), "{error}");
+        let config = Config::load(None, Overrides { promises_nothing: true, ..overrides }).unwrap();
+        assert_eq!(config.durability(), Durability::Memory);
     }
 
     #[test]

@@ -115,7 +115,18 @@ struct Settings {
 
 impl Settings {
     fn load(self) -> Result<Config, nchf::config::Error> {
-        let overrides = Overrides {
+        let file = self.config.clone();
+        Config::load(file.as_deref(), self.overrides())
+    }
+
+    /// For a program that answers nobody: it waits for no replicas, and need not know how many there are.
+    fn load_without_promise(self) -> Result<Config, nchf::config::Error> {
+        let file = self.config.clone();
+        Config::load(file.as_deref(), Overrides { promises_nothing: true, ..self.overrides() })
+    }
+
+    fn overrides(self) -> Overrides {
+        Overrides {
             listen: self.listen,
             admin_listen: self.admin_listen,
             store: self.store,
@@ -123,8 +134,8 @@ impl Settings {
             instance_id: self.instance_id,
             demo: self.demo,
             admin_token: self.admin_token,
-        };
-        Config::load(self.config.as_deref(), overrides)
+            promises_nothing: false,
+        }
     }
 }
 
@@ -149,9 +160,9 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             telemetry::log_to_stderr(&config.log).map_err(anyhow::Error::msg)?;
             runtime()?.block_on(serve(&config))
         }
-        Command::Migrate { step, settings } => runtime()?.block_on(migrate(step, &settings.load()?)),
+        Command::Migrate { step, settings } => runtime()?.block_on(migrate(step, &settings.load_without_promise()?)),
         Command::Audit { directories, json, settings } => {
-            runtime()?.block_on(audit(&settings.load()?, directories, json))
+            runtime()?.block_on(audit(&settings.load_without_promise()?, directories, json))
         }
         Command::Bench(args) => {
             println!("{}", bench::run(&args)?);
@@ -186,7 +197,11 @@ async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
 
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let instance = Instance::start(config).await?;
+    let instance = tokio::select! {
+        started = Instance::start(config) => started?,
+        _ = terminate.recv() => return Ok(ExitCode::SUCCESS),
+        _ = interrupt.recv() => return Ok(ExitCode::SUCCESS),
+    };
     // Whoever started the program may have gone; that is no reason not to charge.
     let _ = writeln!(std::io::stdout(), "nchf: charging on http://{}", instance.address());
     let _ = writeln!(std::io::stdout(), "nchf: operator's side on http://{}/docs", instance.operator_address());

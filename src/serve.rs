@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -51,7 +50,7 @@ struct Background {
 impl Background {
     async fn start(config: &Config, opener: Opener, shared: Arc<Shared>, own: Vec<SocketAddr>) -> anyhow::Result<Self> {
         let threads = Workers::start(1)?;
-        let store = threads.build(|_| opener.clone().open()).await?.remove(0);
+        let store = opener.when_available(async || opener.open_for(&threads).await).await?.remove(0);
         let notifier = Notifier::new(notify_settings(config, own)?, Arc::clone(&shared.clock))?;
         let app = App { store, shared };
         let times = records::Times {
@@ -78,7 +77,7 @@ impl Background {
 const BACKGROUND_ENDS_WITHIN: Duration = Duration::from_secs(5);
 
 impl Instance {
-    /// Opens the store, provisions what the configuration asks for, and listens.
+    /// Opens the store, provisions what the configuration asks for, and listens. Waits for a store that is away.
     ///
     /// # Errors
     ///
@@ -87,9 +86,15 @@ impl Instance {
         let opener = Opener::new(config)?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let workers = Workers::start(config.workers.unwrap_or(cores))?;
-        let mut stores = workers.build(|_| opener.clone().open()).await?.into_iter();
+        let ready = async || {
+            let stores = opener.open_for(&workers).await?;
+            if let Some(first) = stores.first() {
+                first.ready().await.map_err(|error| error.about("the store is not ready"))?;
+            }
+            Ok(stores)
+        };
+        let mut stores = opener.when_available(ready).await?.into_iter();
         let first = stores.next().context("there is always a worker")?;
-        first.ready().await.map_err(|error| anyhow::anyhow!("the store is not ready: {}", error.into_reason()))?;
 
         let identity = first.identity();
         let refs = RefCodec::new(identity.secret);
@@ -121,10 +126,11 @@ impl Instance {
 
         let control = apps[0].app.clone();
         let demo = config.demo;
-        workers.first().spawn(prepare(control.clone(), demo)).await??;
+        let prepare = async || workers.run_on_first(prepare(control.clone(), demo)).await;
+        opener.when_available(prepare).await?;
         workers.first().spawn(watch_catalog(control.clone()));
         if let Opener::Redis(settings) = &opener {
-            workers.first().spawn(count_losses(control, Arc::clone(&settings.losses)));
+            workers.first().spawn(count_losses(control, Arc::clone(&settings.histories)));
         }
 
         let draining = Draining::default();
@@ -205,18 +211,42 @@ impl Opener {
         })
     }
 
-    async fn open(self) -> anyhow::Result<Arc<dyn Store>> {
+    async fn open(self) -> Result<Arc<dyn Store>, store::Error> {
         Ok(match self {
             Self::Embedded(store) => Arc::new(store),
             Self::Redis(settings) => {
                 let opened = RedisStore::open(redis::Settings::clone(&settings)).await;
-                let failed =
-                    |error: store::Error| anyhow::anyhow!("{}: {}", masked(&settings.url), error.into_reason());
-                Arc::new(opened.map_err(failed)?)
+                Arc::new(opened.map_err(|error| error.about(&masked(&settings.url)))?)
             }
         })
     }
+
+    async fn open_for(&self, workers: &Workers) -> Result<Vec<Arc<dyn Store>>, store::Error> {
+        workers.build(|_| self.clone().open()).await
+    }
+
+    /// Does what needs the store, again and again while that is away: whoever is started meanwhile need not be started
+    /// once more. An embedded store that fails is not away.
+    async fn when_available<T>(&self, mut attempt: impl AsyncFnMut() -> Result<T, store::Error>) -> anyhow::Result<T> {
+        let mut said = None::<tokio::time::Instant>;
+        loop {
+            match attempt().await {
+                Err(store::Error::Unavailable { reason, .. }) if matches!(self, Self::Redis(_)) => {
+                    if said.is_none_or(|at| at.elapsed() >= SAID_EVERY) {
+                        tracing::warn!("{reason}; nothing is served until that is mended");
+                        said = Some(tokio::time::Instant::now());
+                    }
+                    tokio::time::sleep(AGAIN_AFTER).await;
+                }
+                outcome => return outcome.map_err(|error| anyhow::anyhow!(error.into_reason())),
+            }
+        }
+    }
 }
+
+/// How long after an attempt at a store that is away the next one begins, and how often it is said that it is away.
+const AGAIN_AFTER: Duration = Duration::from_millis(100);
+const SAID_EVERY: Duration = Duration::from_secs(10);
 
 /// The configured store as it is, for a program that only reads it: nothing is created or migrated.
 ///
@@ -236,7 +266,7 @@ pub async fn open_to_read(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
         }
         StoreUrl::Redis(url) => {
             let settings = redis::Settings { migrate: false, ..redis_settings(config, url) };
-            Opener::Redis(Arc::new(settings)).open().await
+            Opener::Redis(Arc::new(settings)).open().await.map_err(|error| anyhow::anyhow!(error.into_reason()))
         }
     }
 }
@@ -276,20 +306,19 @@ pub fn notify_settings(config: &Config, own: Vec<SocketAddr>) -> anyhow::Result<
     })
 }
 
-async fn prepare(app: App, demo: bool) -> anyhow::Result<()> {
+async fn prepare(app: App, demo: bool) -> Result<(), store::Error> {
     if demo {
-        demo::provision(&app).await.map_err(|failure| anyhow::anyhow!("the demo data: {failure:?}"))?;
+        demo::provision(&app).await.map_err(|failure| failure.of_the_store().about("the demo data"))?;
     }
-    app.refresh_catalog().await?;
-    Ok(())
+    app.refresh_catalog().await
 }
 
 /// How often losses that the stores have found become a metric.
 const LOSSES_EVERY: Duration = Duration::from_secs(1);
 
-async fn count_losses(app: App, losses: Arc<AtomicU64>) {
+async fn count_losses(app: App, histories: Arc<redis::Histories>) {
     loop {
-        app.shared.metrics.store_losses.inc_by(losses.swap(0, Ordering::Relaxed));
+        app.shared.metrics.store_losses.inc_by(histories.take_losses());
         tokio::time::sleep(LOSSES_EVERY).await;
     }
 }

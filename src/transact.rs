@@ -16,11 +16,11 @@ use crate::charging::maintain::{Maintenance, maintain};
 use crate::charging::money::Amount;
 use crate::charging::operator::{self, Refusal};
 use crate::charging::session::{ChargingSession, Operation, Service};
-use crate::charging::time::Timestamp;
+use crate::charging::time::{Span, Timestamp};
 use crate::store::partition::KeyedHash;
 use crate::store::{
-    self, AccountKey, Applied, Commit, Document, IndexKey, IndexWrite, List, Listing, Load, Partition, Queue, Reading,
-    SessionWrite, Snapshot, TimerWrite, Version, record,
+    self, AccountKey, Applied, Commit, Document, IndexKey, IndexWrite, List, Listing, Load, Origin, Partition, Queue,
+    Reading, SessionWrite, Snapshot, TimerWrite, Version, record,
 };
 
 /// An answer, with the session it speaks of.
@@ -43,6 +43,17 @@ pub enum Failure {
     Contended,
     /// Too many requests for the same account were there before, or it was its turn too late. Nothing was done.
     Crowded,
+}
+
+impl Failure {
+    /// For whoever waits until the store lets something be done: all but a rejection passes with time.
+    pub fn of_the_store(self) -> store::Error {
+        match self {
+            Self::Store(error) => error,
+            Self::Contended | Self::Crowded => store::Error::unavailable(Applied::No, format!("{self:?}")),
+            Self::Rejected(rejection) => store::Error::corrupt(format!("{rejection:?}")),
+        }
+    }
 }
 
 impl From<store::Error> for Failure {
@@ -151,7 +162,9 @@ impl App {
     ) -> Result<Done, Failure> {
         let load = Load { account, session: Some(reference), index: asked.index() };
         let mut fate = Fate::begun(self.shared.clock.now());
-        let _turn = self.shared.turn_unless_crowded(account).await.ok_or(Failure::Crowded)?;
+        // Whoever has this account's turn may be waiting for the store.
+        let within = Span::from_millis(self.shared.limits.deadline_ms);
+        let _turn = self.shared.turn_unless_crowded(account, within).await.ok_or(Failure::Crowded)?;
         if self.spent_ms(&fate) > i64::from(self.shared.limits.deadline_ms) {
             // Whoever asked has given up: to do it now would only make those behind it late too.
             return Err(Failure::Crowded);
@@ -173,7 +186,19 @@ impl App {
                 rules: &self.shared.rules,
                 account_version: version.next().0,
             };
-            let decision = decide(&context, account, command)?;
+            let decision = match decide(&context, account, command) {
+                Ok(decision) => decision,
+                // It may be one of a master that was replaced, and then it does not know what was done since.
+                Err(rejection) => {
+                    match self.settled(self.store.confirm(&reading(&snapshot, load)).await, load, fate).await? {
+                        None => return Err(rejection.into()),
+                        Some(current) => {
+                            snapshot = current;
+                            continue;
+                        }
+                    }
+                }
+            };
             if let Some(session) = decision.replayed {
                 // The answer stands in what was read: it is given again only when that is as safe as the first time.
                 match self.confirm(&snapshot, load, fate).await? {
@@ -183,7 +208,7 @@ impl App {
                 continue;
             }
             let versions = [version_of(snapshot.session.as_ref()), second_version];
-            let commit = self.commit_of(load.account, version, versions, &decision.changes, context.now);
+            let commit = self.commit_of(load.account, &snapshot, versions, &decision.changes, context.now);
             match self.commit(&commit, load, fate).await? {
                 None => return Ok(done(decision)),
                 Some(current) => snapshot = current,
@@ -224,7 +249,7 @@ impl App {
                 continue;
             };
             let versions = [document.version, Version::ABSENT];
-            let commit = self.commit_of(load.account, version, versions, &changes, context.now);
+            let commit = self.commit_of(load.account, &snapshot, versions, &changes, context.now);
             match self.commit(&commit, load, fate).await? {
                 None => return Ok(true),
                 Some(current) => snapshot = current,
@@ -336,7 +361,9 @@ impl App {
         match asked {
             Asked::Create { opening, payer, pdu_session } => {
                 let (same_pdu_session, superseded_version) = match snapshot.index.first().and_then(Option::as_ref) {
-                    Some(known) if session.is_none() => self.session_of_index(load.account, known).await?,
+                    Some(known) if session.is_none() => {
+                        self.session_of_index(load.account, known, snapshot.origin).await?
+                    }
                     _ => (None, Version::ABSENT),
                 };
                 let create = Create {
@@ -381,24 +408,29 @@ impl App {
         &self,
         account: AccountKey,
         known: &[u8],
+        origin: Origin,
     ) -> Result<(Option<ChargingSession>, Version), Failure> {
         let reference = ChargingDataRef::new(String::from_utf8_lossy(known));
-        let found = self.store.sessions(account, &[reference]).await?.into_iter().next().flatten();
-        let session = found.as_ref().map(decode).transpose()?;
-        Ok((session, version_of(found.as_ref())))
+        let found = self.store.load(&Load { account, session: Some(reference), index: Vec::new() }).await?;
+        if !found.origin.fits(origin) {
+            return Err(store::Error::unavailable(Applied::No, "the store was replaced in between").into());
+        }
+        let session = found.session.as_ref().map(decode).transpose()?;
+        Ok((session, version_of(found.session.as_ref())))
     }
 
     fn commit_of(
         &self,
         account: AccountKey,
-        account_expected: Version,
+        read: &Snapshot,
         versions: [Version; 2],
         changes: &Changes,
         now: Timestamp,
     ) -> Commit {
         Commit {
+            origin: read.origin,
             account,
-            account_expected,
+            account_expected: version_of(read.account.as_ref()),
             account_document: changes.account.as_ref().map(record::encode),
             account_journal: None,
             sessions: changes
@@ -422,13 +454,14 @@ impl App {
         let key = self.shared.refs.account_key(id);
         let _turn = self.shared.turn(key).await;
         for _ in 0..ATTEMPTS {
-            let (before, version) = self.account(key).await?;
+            let snapshot = self.store.load(&Load { account: key, session: None, index: Vec::new() }).await?;
+            let before = snapshot.account.as_ref().map(decode).transpose()?;
             let is_new = before.is_none();
             let account = match operator::set_account(before, id.clone(), currency, credit_limit) {
                 Ok(account) => account,
                 Err(refusal) => return Ok(Err(refusal)),
             };
-            match self.store.commit(&account_commit(key, version, &account)).await {
+            match self.store.commit(&account_commit(key, &snapshot, &account)).await {
                 Ok(()) => return Ok(Ok((account, is_new))),
                 Err(store::Error::Conflict(_)) => {}
                 // Setting is the same however often it is done.
@@ -457,7 +490,7 @@ impl App {
         };
         let commit = Commit {
             account_journal: entry.as_ref().map(record::encode),
-            ..account_commit(key, Version::ABSENT, &account)
+            ..account_commit(key, &Snapshot::default(), &account)
         };
         match self.store.commit(&commit).await {
             // Somebody else was faster.
@@ -512,7 +545,7 @@ impl App {
                 outbox: vec![outbox_entry(&outgoing)],
                 // For ever: a reference credits once, however late it comes again.
                 index: vec![IndexWrite { key: reference, value: record::encode(&now), lives_for: None }],
-                ..account_commit(key, document.version, &account)
+                ..account_commit(key, &snapshot, &account)
             };
             match self.commit(&commit, load, fate).await? {
                 None => return Ok(Some(Ok((account, true)))),
@@ -583,16 +616,18 @@ fn version_of(document: Option<&Document>) -> Version {
 
 fn reading(snapshot: &Snapshot, load: &Load) -> Reading {
     Reading {
+        origin: snapshot.origin,
         account: load.account,
         account_version: version_of(snapshot.account.as_ref()),
         session: load.session.clone().map(|key| (key, version_of(snapshot.session.as_ref()))),
     }
 }
 
-fn account_commit(key: AccountKey, expected: Version, account: &Account) -> Commit {
+fn account_commit(key: AccountKey, read: &Snapshot, account: &Account) -> Commit {
     Commit {
+        origin: read.origin,
         account: key,
-        account_expected: expected,
+        account_expected: version_of(read.account.as_ref()),
         account_document: Some(record::encode(account)),
         account_journal: None,
         sessions: Vec::new(),

@@ -87,10 +87,14 @@ impl Workers {
         let tasks: Vec<_> = self.workers.iter().enumerate().map(|(i, worker)| worker.handle.spawn(make(i))).collect();
         let mut made = Vec::with_capacity(tasks.len());
         for task in tasks {
-            // The only other end of a task is a panic in `make`, which is then the caller's panic too.
-            made.push(task.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?);
+            made.push(ended(task).await?);
         }
         Ok(made)
+    }
+
+    /// Runs something to its end on the first worker's runtime.
+    pub async fn run_on_first<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> T {
+        ended(self.first().spawn(work)).await
     }
 
     /// The first worker's runtime, for work that belongs to no request.
@@ -143,6 +147,11 @@ impl Workers {
             let _ended = thread.join();
         }
     }
+}
+
+/// What came of a task that nobody aborts: its only other end is a panic, which is then the caller's panic too.
+async fn ended<T>(task: JoinHandle<T>) -> T {
+    task.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
 }
 
 impl Worker {

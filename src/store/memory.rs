@@ -12,8 +12,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{
-    AccountKey, Commit, Document, Due, Error, Identity, IndexKey, Indexed, JournalKey, List, Listing, Load, OutboxId,
-    Page, Partition, Queue, ReferenceKind, SessionWrite, Snapshot, Store, TimerWrite, Version, Work,
+    AccountKey, Commit, Document, Due, Error, Identity, IndexKey, Indexed, JournalKey, List, Listing, Load, Origin,
+    OutboxId, Page, Partition, Queue, ReferenceKind, SessionWrite, Snapshot, Store, TimerWrite, Version, Work,
 };
 use crate::charging::ids::ChargingDataRef;
 use crate::charging::time::{Span, Timestamp};
@@ -112,6 +112,7 @@ impl Store for MemoryStore {
             account: home.accounts.get(&load.account).cloned(),
             session: load.session.as_ref().and_then(|key| home.session(now, key)),
             index: load.index.iter().map(|key| home.index.get(key).and_then(|entry| entry.at(now))).collect(),
+            origin: Origin::ANY,
         })
     }
 
@@ -351,7 +352,7 @@ impl Home {
         Err(Error::Conflict(Some(Box::new(Snapshot {
             account: account.cloned(),
             session: commit.sessions.first().and_then(|write| self.session(now, &write.key)),
-            index: Vec::new(),
+            ..Snapshot::default()
         }))))
     }
 

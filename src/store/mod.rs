@@ -43,6 +43,23 @@ impl Version {
     }
 }
 
+/// Where something was read: one history of writes, as a number. Of two servers that both took themselves for the master
+/// each may have given the same version to another content. So a change is made only where that was read which it
+/// follows from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Origin(pub u64);
+
+impl Origin {
+    /// Of a store that has one history, and of what follows from nothing that was read.
+    pub const ANY: Self = Self(0);
+
+    /// Whether what was read at one of them is what is there at the other, if the versions are the same.
+    #[must_use]
+    pub fn fits(self, other: Self) -> bool {
+        self == other || self == Self::ANY || other == Self::ANY
+    }
+}
+
 /// A document as read: opaque bytes and the version to name when writing it again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Document {
@@ -64,11 +81,14 @@ pub struct Snapshot {
     pub account: Option<Document>,
     pub session: Option<Document>,
     pub index: Vec<Option<Bytes>>,
+    pub origin: Origin,
 }
 
 /// One atomic change of one partition.
 #[derive(Clone, Debug)]
 pub struct Commit {
+    /// Where that was read which it follows from. Anywhere else it is a conflict, whatever the versions are.
+    pub origin: Origin,
     pub account: AccountKey,
     /// Checked even when the account is not written.
     pub account_expected: Version,
@@ -86,6 +106,7 @@ pub struct Commit {
 /// What an answer was read from: which versions of which documents.
 #[derive(Clone, Debug)]
 pub struct Reading {
+    pub origin: Origin,
     pub account: AccountKey,
     pub account_version: Version,
     /// A session of the account.
@@ -287,6 +308,16 @@ impl Error {
 
     pub fn corrupt(reason: impl fmt::Display) -> Self {
         Self::Corrupt(reason.to_string().into())
+    }
+
+    /// The same, with a word on what it is about in front of the cause.
+    pub fn about(self, what: &str) -> Self {
+        let about = |reason: Box<str>| format!("{what}: {reason}").into();
+        match self {
+            Self::Unavailable { applied, reason } => Self::Unavailable { applied, reason: about(reason) },
+            Self::Corrupt(reason) => Self::Corrupt(about(reason)),
+            Self::Conflict(current) => Self::Conflict(current),
+        }
     }
 
     /// The cause alone, for whoever starts a program: nothing was asked of the store yet that could be applied or not.

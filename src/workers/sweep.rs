@@ -12,7 +12,7 @@ use crate::charging::ids::ChargingDataRef;
 use crate::charging::money::BalanceUnit;
 use crate::charging::session::ChargingSession;
 use crate::charging::time::{Span, Timestamp};
-use crate::store::{self, AccountKey, Commit, Listing, Load, SessionWrite, TimerWrite, record};
+use crate::store::{self, Commit, Listing, Load, SessionWrite, TimerWrite, record};
 use crate::telemetry::UnitLabel;
 
 /// Documents looked at in one step: half a million in half an hour, for a few per cent of a core.
@@ -142,20 +142,9 @@ async fn check(app: &App, reference: ChargingDataRef) -> Result<Option<Held>, st
         listing: Listing::Open(session.opened_at),
         journal: None,
     };
-    let account_version = snapshot.account.map_or(store::Version::ABSENT, |account| account.version);
-    put_back(app, account, account_version, write).await?;
-    Ok(Some(held))
-}
-
-async fn put_back(
-    app: &App,
-    account: AccountKey,
-    account_expected: store::Version,
-    write: SessionWrite,
-) -> Result<(), store::Error> {
-    app.shared.metrics.index_drift.inc();
-    tracing::warn!(charging.r#ref = %write.key, "an index had lost a session; it is put back");
+    let account_expected = snapshot.account.map_or(store::Version::ABSENT, |account| account.version);
     let commit = Commit {
+        origin: snapshot.origin,
         account,
         account_expected,
         account_document: None,
@@ -164,7 +153,16 @@ async fn put_back(
         outbox: Vec::new(),
         index: Vec::new(),
     };
-    match app.store.commit(&commit).await {
+    put_back(app, &commit).await?;
+    Ok(Some(held))
+}
+
+async fn put_back(app: &App, commit: &Commit) -> Result<(), store::Error> {
+    app.shared.metrics.index_drift.inc();
+    for write in &commit.sessions {
+        tracing::warn!(charging.r#ref = %write.key, "an index had lost a session; it is put back");
+    }
+    match app.store.commit(commit).await {
         // Somebody works on it, and the next walk looks again.
         Ok(()) | Err(store::Error::Conflict(_)) => Ok(()),
         Err(error) => Err(error),

@@ -3,6 +3,7 @@
 mod admin;
 mod audit;
 mod cdr_file;
+mod chaos;
 mod exporter;
 mod fuzz;
 mod metrics;

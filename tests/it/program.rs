@@ -54,12 +54,18 @@ fn a_second_program_on_one_embedded_store_is_told_so() {
 }
 
 #[test]
-fn a_redis_that_is_not_there_is_named_without_its_password() {
+fn a_redis_that_is_not_there_is_named_without_its_password_and_waited_for() {
     // The port is free again when the listener is dropped.
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let output = nchf(&["serve", "--store", &format!("redis://chf:secret@127.0.0.1:{port}")]).output().unwrap();
-    let line = format!("redis://***@127.0.0.1:{port}: cannot connect to Redis: Connection refused (os error 111)");
-    says(&output, 1, &line);
+    let mut command = nchf(&["serve", "--store", &format!("redis://chf:secret@127.0.0.1:{port}")]);
+    let mut waiting = Ended(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap());
+    let said = BufReader::new(waiting.0.stderr.take().unwrap()).lines().next().unwrap().unwrap();
+    let reason = format!("redis://***@127.0.0.1:{port}: cannot connect to Redis: Connection refused (os error 111)");
+    assert!(said.contains(&reason) && !said.contains("secret"), "{said}");
+    // Whoever waits ends when it is asked to.
+    let id = waiting.0.id().to_string();
+    assert!(Command::new("kill").arg(id).status().unwrap().success());
+    assert!(waiting.0.wait().unwrap().success());
 }
 
 #[test]

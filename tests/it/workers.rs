@@ -11,7 +11,9 @@ use nchf::clock::SystemClock;
 use nchf::config::Config;
 use nchf::notify::retry::RetryPolicy;
 use nchf::notify::{Notifier, policy::Allowed};
-use nchf::store::{Commit, Listing, Load, Partition, Queue, ReferenceKind, SessionWrite, TimerWrite, Version, record};
+use nchf::store::{
+    Commit, Listing, Load, Origin, Partition, Queue, ReferenceKind, SessionWrite, TimerWrite, Version, record,
+};
 use nchf::workers::Workers;
 use nchf::workers::export_state::{ExportState, Taken};
 use nchf::workers::notifications::Notifications;
@@ -271,6 +273,7 @@ async fn a_session_that_an_index_has_lost_is_put_back() {
         journal: None,
     };
     let commit = Commit {
+        origin: Origin::ANY,
         account,
         account_expected: snapshot.account.unwrap().version,
         account_document: None,

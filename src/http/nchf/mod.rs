@@ -9,6 +9,7 @@ pub mod render;
 pub mod wire;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::rejection::BytesRejection;
@@ -17,6 +18,7 @@ use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use bytes::Bytes;
+use tokio::time::timeout;
 
 use super::admission::Permit;
 use super::path::Path;
@@ -57,6 +59,10 @@ const OFFLINE_ONLY: &str = "/nchf-offlineonlycharging/v1/offlinechargingdata";
 
 /// What a refused consumer is told to wait when the store is away: long enough to reconnect.
 const RETRY_AFTER_SECS: u32 = 1;
+
+/// How much later than the work has to end the answer is given without it, so that whoever could tell what became of
+/// the request still does.
+const ANSWER_TAKES: Duration = Duration::from_millis(100);
 
 pub fn routes(nchf: Nchf) -> Router {
     Router::new()
@@ -187,20 +193,15 @@ impl Nchf {
         };
         let opening = Opening { invocation, service, one_time, identities, pdu_session };
         let app = self.app.clone();
-        // From here on the consumer's going away changes nothing: what is committed must also be answered to its copy.
-        let outcome = tokio::spawn(async move {
-            let _in_work = permit;
-            app.create(&opening).await
-        });
-        match outcome.await {
-            Ok(Ok(done)) => {
+        match self.in_time(permit, async move { app.create(&opening).await }).await {
+            Some(Ok(done)) => {
                 let location = self.location(service, &uri, &request.headers, &done);
                 let body = render::charging_data_response(&done.answer, &done.session, &self.settings.charging);
                 let headers = [(header::CONTENT_TYPE, "application/json"), (header::LOCATION, &location)];
                 measured.end(&done, (StatusCode::CREATED, headers, body).into_response())
             }
-            Ok(Err(failure)) => measured.end_with_failure(failure),
-            Err(_) => measured.end_with_problem(ProblemDetails::system_failure()),
+            Some(Err(failure)) => measured.end_with_failure(failure),
+            None => measured.end_with_problem(ProblemDetails::system_failure()),
         }
     }
 
@@ -218,17 +219,35 @@ impl Nchf {
             Err(problem) => return measured.end_with_problem(problem),
         };
         let app = self.app.clone();
-        let outcome = tokio::spawn(async move {
-            let _in_work = permit;
-            app.continue_session(operation, service, &reference, &invocation).await
-        });
-        match outcome.await {
-            Ok(Ok(done)) => {
+        let work = async move { app.continue_session(operation, service, &reference, &invocation).await };
+        match self.in_time(permit, work).await {
+            Some(Ok(done)) => {
                 let response = self.continued(&done);
                 measured.end(&done, response)
             }
-            Ok(Err(failure)) => measured.end_with_failure(failure),
-            Err(_) => measured.end_with_problem(ProblemDetails::system_failure()),
+            Some(Err(failure)) => measured.end_with_failure(failure),
+            None => measured.end_with_problem(ProblemDetails::system_failure()),
+        }
+    }
+
+    /// Works in a task of its own, so that the consumer's going away changes nothing: what is committed must also be
+    /// answered to its copy. A consumer that stays is answered in time, whatever the work still waits for. `None` when
+    /// it panicked.
+    async fn in_time(
+        &self,
+        permit: Permit,
+        work: impl Future<Output = Result<Done, Failure>> + Send + 'static,
+    ) -> Option<Result<Done, Failure>> {
+        let working = tokio::spawn(async move {
+            let _in_work = permit;
+            work.await
+        });
+        let deadline = Duration::from_millis(u64::from(self.app.shared.limits.deadline_ms)) + ANSWER_TAKES;
+        match timeout(deadline, working).await {
+            Ok(outcome) => outcome.ok(),
+            Err(_) => {
+                Some(Err(store::Error::unavailable(Applied::Unknown, "no answer within http.deadline_ms").into()))
+            }
         }
     }
 

@@ -15,7 +15,7 @@ use super::tables::{
 use crate::charging::ids::ChargingDataRef;
 use crate::charging::time::Timestamp;
 use crate::store::{
-    AccountKey, COUNTED_MAX, Document, Due, Indexed, JournalKey, List, Load, OutboxId, Page, Partition, Queue,
+    AccountKey, COUNTED_MAX, Document, Due, Indexed, JournalKey, List, Load, Origin, OutboxId, Page, Partition, Queue,
     ReferenceKind, Snapshot, Version, Work,
 };
 
@@ -54,7 +54,7 @@ impl View {
                 None => None,
             });
         }
-        Ok(Snapshot { account, session, index })
+        Ok(Snapshot { account, session, index, origin: Origin::ANY })
     }
 
     pub(super) fn sessions(

@@ -269,7 +269,7 @@ impl<'t, 's> Group<'t, 's> {
             Some(write) => read_session(documents, &tables::session_key(commit.account, &write.key), self.now)?,
             None => None,
         };
-        Ok(Error::Conflict(Some(Box::new(Snapshot { account, session, index: Vec::new() }))))
+        Ok(Error::Conflict(Some(Box::new(Snapshot { account, session, ..Snapshot::default() }))))
     }
 
     fn write_session(

@@ -15,13 +15,12 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use super::address::Address;
 use super::cluster::{Cluster, load_functions};
 use super::failure::{Detour, Failure};
-use super::history::Histories;
 use super::keys::Slot;
 use super::lane::{Asked, Promise};
-use super::node::{Node, Place, Question};
+use super::node::{Node, Place, Question, Said};
 use super::sentinel::Sentinels;
 use super::{Settings, migrate};
-use crate::store::{Applied, Durability, Error};
+use crate::store::{Applied, Durability, Error, Origin};
 
 /// Between attempts at a slot that is on its way, and at a cluster that is not whole: the first pause, which doubles,
 /// and the longest.
@@ -60,7 +59,7 @@ impl Links {
         let promise = Promise {
             durability: settings.durability,
             replicas: if settings.durability == Durability::Replicated { settings.replicas } else { 0 },
-            histories: Arc::new(Histories::new(Arc::clone(&settings.losses))),
+            histories: Arc::clone(&settings.histories),
         };
         let replicas = promise.replicas;
         let servers = match Address::parse(&settings.url) {
@@ -114,6 +113,11 @@ impl Links {
 
     /// Asks something that changes nothing; asked once more if the connection was lost. One round trip.
     pub async fn read(&self, slot: Slot, question: impl Into<Question<'_>>) -> Result<Value, Error> {
+        self.read_there(slot, question).await.map(|said| said.value)
+    }
+
+    /// As [`Links::read`], and says where.
+    pub async fn read_there(&self, slot: Slot, question: impl Into<Question<'_>>) -> Result<Said, Error> {
         let (way, until) = (Way::Shared(question.into()), Instant::now() + self.deadline);
         let answer = match self.ask(slot, way, until).await {
             Err(failure) if failure.is_lost() => {
@@ -128,28 +132,32 @@ impl Links {
     /// out. One round trip.
     pub async fn write(&self, slot: Slot, question: impl Into<Question<'_>>) -> Result<Value, Error> {
         let until = Instant::now() + self.deadline;
-        self.ask(slot, Way::Shared(question.into()), until).await.map_err(Failure::of_a_write)
+        self.ask(slot, Way::Shared(question.into()), until).await.map(|said| said.value).map_err(Failure::of_a_write)
     }
 
     /// Asks something that may be repeated without harm, on a connection of its own.
     pub async fn aside(&self, slot: Slot, question: impl Into<Question<'_>>) -> Result<Value, Error> {
         let until = Instant::now() + self.deadline;
-        self.ask(slot, Way::Aside(question.into()), until).await.map_err(Failure::of_a_read)
+        self.ask(slot, Way::Aside(question.into()), until).await.map(|said| said.value).map_err(Failure::of_a_read)
     }
 
     /// As [`Links::aside`], of one server.
     pub async fn aside_at(&self, node: &Node, question: impl Into<Question<'_>>) -> Result<Value, Error> {
         let until = Instant::now() + self.deadline;
-        attempt(node, Way::Aside(question.into()), false, until).await.map_err(Failure::of_a_read)
+        let asked = attempt(node, Way::Aside(question.into()), false, until);
+        asked.await.map(|said| said.value).map_err(Failure::of_a_read)
     }
 
     /// Makes a change that is answered only when it survives what the durability says. As [`Links::write`] where that
-    /// is for Redis alone to see to; in a batch with others where there are replicas.
-    pub async fn commit(&self, slot: Slot, call: Cmd) -> Result<Value, Error> {
+    /// is for Redis alone to see to; in a batch with others where there are replicas. `origin` is where that was read
+    /// which it follows from.
+    pub async fn commit(&self, slot: Slot, call: Cmd, origin: Origin) -> Result<Said, Error> {
         match &self.servers {
-            Servers::One { sentinels: None, .. } => self.write(slot, &call).await,
+            Servers::One { sentinels: None, .. } => {
+                self.write(slot, &call).await.map(|value| Said { value, origin: Origin::ANY })
+            }
             Servers::One { .. } | Servers::Cluster(_) => {
-                let (asked, until) = (Asked::Change(call), Instant::now() + self.deadline);
+                let (asked, until) = (Asked::Change(call, origin), Instant::now() + self.deadline);
                 self.ask(slot, Way::Lane(&asked), until).await.map_err(Failure::of_a_write)
             }
         }
@@ -162,7 +170,7 @@ impl Links {
             return self.aside(slot, &question).await;
         }
         let (asked, until) = (Asked::Covered(question, touch), Instant::now() + self.deadline);
-        self.ask(slot, Way::Lane(&asked), until).await.map_err(Failure::of_a_read)
+        self.ask(slot, Way::Lane(&asked), until).await.map(|said| said.value).map_err(Failure::of_a_read)
     }
 
     /// Divides these slots, by their places in the list, into those that one server has.
@@ -190,7 +198,7 @@ impl Links {
             Err(failure) => Err(failure),
         };
         match answer {
-            Ok(answer) => Ok(Some(answer)),
+            Ok(said) => Ok(Some(said.value)),
             Err(failure) if failure.detour().is_some() || matches!(failure, Failure::NotSent(_)) => Ok(None),
             Err(failure) => Err(failure.of_a_read()),
         }
@@ -207,7 +215,7 @@ impl Links {
         timeout(self.deadline, call).await.unwrap_or_else(|_| Err(Failure::Late.of_a_write()))
     }
 
-    async fn ask(&self, slot: Slot, way: Way<'_>, until: Instant) -> Result<Value, Failure> {
+    async fn ask(&self, slot: Slot, way: Way<'_>, until: Instant) -> Result<Said, Failure> {
         match &self.servers {
             Servers::One { node, .. } => match attempt(node, way, false, until).await {
                 // A replica refuses without doing anything. What is asked next is the master, if there is one by now.
@@ -234,7 +242,7 @@ impl Links {
         slot: Slot,
         way: Way<'_>,
         until: Instant,
-    ) -> Result<Value, Failure> {
+    ) -> Result<Said, Failure> {
         let (mut is_importing, mut pause, mut has_loaded) = (false, PAUSE_FIRST, false);
         loop {
             let failure = match attempt(&node, way, is_importing, until).await {
@@ -296,12 +304,12 @@ impl Links {
         }
     }
 
-    async fn ask_each(&self, slot: Slot, several: &redis::Pipeline, until: Instant) -> Result<Value, Failure> {
+    async fn ask_each(&self, slot: Slot, several: &redis::Pipeline, until: Instant) -> Result<Said, Failure> {
         let mut answers = Vec::with_capacity(several.len());
         for one in several.cmd_iter() {
-            answers.push(self.ask(slot, Way::Shared(Question::One(one)), until).await?);
+            answers.push(self.ask(slot, Way::Shared(Question::One(one)), until).await?.value);
         }
-        Ok(Value::Array(answers))
+        Ok(Said { value: Value::Array(answers), origin: Origin::ANY })
     }
 }
 
@@ -311,11 +319,14 @@ async fn rest(pause: Duration, until: Instant) -> Duration {
     (pause * 2).min(PAUSE_MAX)
 }
 
-async fn attempt(node: &Node, way: Way<'_>, is_importing: bool, until: Instant) -> Result<Value, Failure> {
+async fn attempt(node: &Node, way: Way<'_>, is_importing: bool, until: Instant) -> Result<Said, Failure> {
     match way {
         Way::Shared(question) | Way::Aside(question) if is_importing => node.ask_importing(question, until).await,
         Way::Shared(question) => node.ask(question, until).await,
-        Way::Aside(question) => timeout_at(until, node.ask_aside(question)).await.unwrap_or(Err(Failure::Late)),
+        Way::Aside(question) => {
+            let value = timeout_at(until, node.ask_aside(question)).await.unwrap_or(Err(Failure::Late))?;
+            Ok(Said { value, origin: Origin::ANY })
+        }
         Way::Lane(asked) => match node.lanes() {
             Some(lanes) => lanes.ask(asked.clone(), is_importing, until).await,
             None => Err(Failure::NotSent("this server has no lanes".into())),

@@ -13,6 +13,8 @@ pub enum Failure {
     Late,
     /// Made, and not known to be where it has to be.
     NotKept(Box<str>),
+    /// Not sent: it follows from what was read elsewhere.
+    Elsewhere,
 }
 
 /// What a server of a cluster answers to whom it cannot serve.
@@ -48,6 +50,7 @@ impl Failure {
             Self::Asked(error) => Error::unavailable(Applied::Unknown, error),
             // Whoever submits it again finds it made, and waits for the replicas again.
             Self::NotKept(reason) => Error::Unavailable { applied: Applied::Unknown, reason },
+            Self::Elsewhere => Error::Conflict(None),
         }
     }
 
@@ -95,6 +98,11 @@ fn wrong_type(error: &RedisError) -> bool {
 /// The server no longer takes writes: after a failover this connection leads to the wrong one.
 pub fn demoted(error: &RedisError) -> bool {
     matches!(error.kind(), ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown))
+}
+
+/// The server has not, or not any more, the slot that was asked for.
+pub fn moved(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::Server(ServerErrorKind::Moved)
 }
 
 /// Redis answered before it ran anything.

@@ -8,9 +8,12 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
-use crate::store::Durability;
+use redis::aio::MultiplexedConnection;
+use redis::{ErrorKind, RedisError, cmd};
+
+use crate::store::{Durability, Origin};
 
 /// What a server says of its history, in `INFO replication`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,6 +27,20 @@ pub struct Replication {
 }
 
 impl Replication {
+    /// Asks a server.
+    pub async fn of(connection: &mut MultiplexedConnection) -> Result<Self, RedisError> {
+        let info: String = cmd("INFO").arg("replication").query_async(connection).await?;
+        let unreadable = || RedisError::from((ErrorKind::UnexpectedReturnType, "Redis does not tell its history"));
+        Self::read(&info).ok_or_else(unreadable)
+    }
+
+    /// What is read from it is told apart from what another history says.
+    pub fn origin(&self) -> Origin {
+        // Random hexadecimal digits, of which these are enough.
+        let digits = self.history.get(..16).and_then(|digits| u64::from_str_radix(digits, 16).ok());
+        Origin(digits.unwrap_or_default())
+    }
+
     pub fn read(info: &str) -> Option<Self> {
         let lines: HashMap<&str, &str> = info.lines().filter_map(|line| line.split_once(':')).collect();
         let number = |name| lines.get(name)?.parse().ok();
@@ -64,11 +81,13 @@ impl fmt::Display for Loss {
     }
 }
 
-/// How far each history reached when something was answered. Of one store.
+/// How far each history reached when something was answered. Shared by all stores of an instance: one of them alone may
+/// have nothing to write for a while, and then miss a whole history.
+#[derive(Default)]
 pub struct Histories {
     known: Mutex<Vec<Known>>,
-    /// Shared by all stores of an instance.
-    losses: Arc<AtomicU64>,
+    /// Promotions after which changes that were answered are, or may be, gone.
+    losses: AtomicU64,
 }
 
 struct Known {
@@ -84,8 +103,9 @@ struct Known {
 const ENDED_MAX: usize = 64;
 
 impl Histories {
-    pub fn new(losses: Arc<AtomicU64>) -> Self {
-        Self { known: Mutex::default(), losses }
+    /// How many there have been since this was asked last.
+    pub fn take_losses(&self) -> u64 {
+        self.losses.swap(0, Ordering::Relaxed)
     }
 
     /// A connection to this server was made.
@@ -156,7 +176,7 @@ mod tests {
     use super::*;
 
     fn histories() -> Histories {
-        Histories::new(Arc::default())
+        Histories::default()
     }
 
     fn master(history: &str, before: &str, left_before_at: u64) -> Replication {

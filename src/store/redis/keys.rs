@@ -147,6 +147,11 @@ pub fn touched(partition: Partition) -> String {
     format!("nchf{{{}}}w", tag(partition))
 }
 
+/// As [`touched`], beside a reference.
+pub fn touched_beside(id: &str) -> String {
+    touched(reference_home(id))
+}
+
 pub fn lease(what: &str) -> String {
     format!("nchf:lease:{what}")
 }

@@ -10,15 +10,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bb8_redis::bb8::Pool;
-use redis::{Cmd, Pipeline, RedisError, Value, cmd};
+use redis::{Cmd, Pipeline, Value};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
 use super::failure::Failure;
-use super::history::{Histories, Replication};
-use super::node::{Hot, Link, Manager, Question};
-use super::reply;
-use crate::store::Durability;
+use super::history::Histories;
+use super::node::{Hot, Link, Manager, Question, Said};
+use crate::store::{Durability, Origin};
 
 /// Batches under way at once: one may be filled while another waits for the replicas.
 const LANES: usize = 2;
@@ -51,7 +50,8 @@ pub struct Promise {
 #[derive(Clone)]
 pub enum Asked {
     /// A call that makes a change and answers 1, or makes none and answers something else, which nobody has to keep.
-    Change(Cmd),
+    /// It follows from what was read there.
+    Change(Cmd, Origin),
     /// A question whose answer must be kept like a change: the second command is one that the replicas hear of.
     Covered(Cmd, Cmd),
 }
@@ -61,12 +61,13 @@ struct Job {
     /// The server takes over the slot, and is told that we know.
     asking: bool,
     until: Instant,
-    answer: oneshot::Sender<Result<Value, Failure>>,
+    answer: oneshot::Sender<Result<Said, Failure>>,
 }
 
 impl Lanes {
-    /// Belongs to the runtime it is called on, and ends when it is dropped.
-    pub(super) fn open(pool: &Pool<Manager>, promise: &Promise) -> Self {
+    /// Belongs to the runtime it is called on, and ends when it is dropped. `read` are the connections that are read
+    /// from.
+    pub(super) fn open(pool: &Pool<Manager>, read: &Arc<[Hot]>, promise: &Promise) -> Self {
         let (queue, jobs) = mpsc::channel(QUEUE_MAX);
         let jobs = Arc::new(Mutex::new(jobs));
         for _ in 0..LANES {
@@ -74,6 +75,7 @@ impl Lanes {
                 jobs: Arc::clone(&jobs),
                 pool: pool.clone(),
                 hot: Hot::default(),
+                read: Arc::clone(read),
                 known: None,
                 promise: promise.clone(),
             };
@@ -84,7 +86,7 @@ impl Lanes {
 
     /// Sends the commands and waits for what was promised. When this future is dropped they are sent all the same, or
     /// not at all.
-    pub async fn ask(&self, asked: Asked, asking: bool, until: Instant) -> Result<Value, Failure> {
+    pub async fn ask(&self, asked: Asked, asking: bool, until: Instant) -> Result<Said, Failure> {
         let (answer, answered) = oneshot::channel();
         let job = Job { asked, asking, until, answer };
         match timeout_at(until, self.queue.send(job)).await {
@@ -101,6 +103,7 @@ struct Lane {
     jobs: Arc<Mutex<mpsc::Receiver<Job>>>,
     pool: Pool<Manager>,
     hot: Hot,
+    read: Arc<[Hot]>,
     /// The connection whose server's history is known, and that history.
     known: Option<(Link, Box<str>)>,
     promise: Promise,
@@ -152,17 +155,36 @@ impl Lane {
         {
             return Ok((link, history.clone()));
         }
-        let not_told = |error: RedisError| Failure::NotSent(format!("Redis does not tell its history: {error}").into());
-        let info = link.clone().ask(Question::One(cmd("INFO").arg("replication"))).await.map_err(not_told)?;
-        let found = reply::text(info).ok().and_then(|info| Replication::read(&info));
+        let found = link.replication();
         let found = found.ok_or_else(|| Failure::NotSent("Redis does not tell its history".into()))?;
-        self.promise.histories.met(link.address(), &found, self.promise.durability);
+        self.promise.histories.met(link.address(), found, self.promise.durability);
         self.known = Some((link.clone(), found.history.clone()));
-        Ok((link, found.history))
+        let history = found.history.clone();
+        Ok((link, history))
+    }
+
+    /// Refuses what follows from another history than the one that this connection would change. Either may be of a
+    /// master that was replaced: all connect anew, and so find out.
+    fn refuse_foreign(&self, jobs: Vec<Job>, link: &Link) -> Vec<Job> {
+        let is_foreign = |job: &Job| matches!(job.asked, Asked::Change(_, origin) if !origin.fits(link.origin()));
+        let (foreign, own): (Vec<_>, Vec<_>) = jobs.into_iter().partition(is_foreign);
+        let elsewhere = self.read.iter().filter_map(Hot::link).filter(|read| !read.origin().fits(link.origin()));
+        for read in elsewhere {
+            read.give_up();
+            link.give_up();
+        }
+        for job in foreign {
+            let _nobody_waits = job.answer.send(Err(Failure::Elsewhere));
+        }
+        own
     }
 
     async fn send(&self, jobs: Vec<Job>, link: &Link, history: &str, until: Instant) {
         let Promise { replicas, histories, .. } = &self.promise;
+        let jobs = self.refuse_foreign(jobs, link);
+        if jobs.is_empty() {
+            return;
+        }
         let mut batch = Pipeline::with_capacity(2 * jobs.len() + 2);
         let mut waiting = Vec::with_capacity(jobs.len());
         for Job { asked, asking, answer, .. } in jobs {
@@ -174,7 +196,7 @@ impl Lane {
                 batch.len() - 1
             };
             let (at, is_covered) = match asked {
-                Asked::Change(call) => (add(call), false),
+                Asked::Change(call, _) => (add(call), false),
                 Asked::Covered(question, touch) => {
                     let at = add(question);
                     add(touch);
@@ -217,7 +239,7 @@ impl Lane {
                     drop(value);
                     Err(Failure::NotKept(reason.clone()))
                 }
-                (Ok(value), _) => Ok(value),
+                (Ok(value), _) => Ok(Said { value, origin: link.origin() }),
             };
             let _nobody_waits = answer.send(result);
         }

@@ -24,7 +24,6 @@ mod steps;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -33,13 +32,14 @@ use redis::{Value, cmd};
 
 pub use self::address::Topology;
 use self::connect::Links;
+pub use self::history::Histories;
 pub use self::migrate::{Migrations, State, Status};
-use self::node::Node;
+use self::node::{Node, Said};
 use self::reply::Scored;
 use self::steps::Steps;
 use super::{
-    AccountKey, Commit, Document, Due, Durability, Error, Identity, Indexed, JournalKey, List, Load, OutboxId, Page,
-    Partition, Queue, Reading, RefCodec, ReferenceKind, Snapshot, Store, Version, Work,
+    AccountKey, Commit, Document, Due, Durability, Error, Identity, Indexed, JournalKey, List, Load, Origin, OutboxId,
+    Page, Partition, Queue, Reading, RefCodec, ReferenceKind, Snapshot, Store, Version, Work,
 };
 use crate::charging::ids::ChargingDataRef;
 use crate::charging::time::{Span, Timestamp};
@@ -72,8 +72,8 @@ pub struct Settings {
     /// The number of all replicas of a master, for [`Durability::Replicated`]: with fewer, the one that is promoted may
     /// be the one that was not waited for. Default 0.
     pub replicas: u32,
-    /// Counts promotions after which changes that were answered are, or may be, gone. Shared by all stores of an instance.
-    pub losses: Arc<AtomicU64>,
+    /// What was answered before each promotion, and whether it is still there. Shared by all stores of an instance.
+    pub histories: Arc<Histories>,
     /// Connections that the requests of one worker share. Default 1: more only help where one core of Redis is not the
     /// limit.
     pub hot_connections: usize,
@@ -89,7 +89,7 @@ impl Settings {
             connect_timeout: Duration::from_millis(500),
             durability: Durability::Fsync,
             replicas: 0,
-            losses: Arc::default(),
+            histories: Arc::default(),
             hot_connections: 1,
             migrate: true,
         }
@@ -220,7 +220,7 @@ impl RedisStore {
         let (mut deleted, slot) = (Version::ABSENT, keys::slot_of(&keys::reference(kind, id)));
         for _ in 0..ATTEMPTS_MAX {
             let steps = Steps::of_reference(kind, id, expected, document, deleted);
-            let current = match self.links.commit(slot, steps.call()).await? {
+            let current = match self.links.commit(slot, steps.call(), Origin::ANY).await?.value {
                 Value::Int(1) => return Ok(()),
                 current => reply::versions(current)?,
             };
@@ -423,14 +423,14 @@ fn what_waits(partitions: &[Partition], answers: Value) -> Result<Vec<Option<Wor
 }
 
 /// What a call of the commit function answered: 1, or the documents that are there instead.
-fn made_or_conflict(answer: Value) -> Result<(), Error> {
-    match answer {
+fn made_or_conflict(Said { value, origin }: Said) -> Result<(), Error> {
+    match value {
         Value::Int(1) => Ok(()),
         current => {
             let mut current = reply::array(current)?.into_iter();
             let account = current.next().map_or(Ok(None), reply::document)?;
             let session = current.next().map_or(Ok(None), reply::document)?;
-            Err(Error::Conflict(Some(Box::new(Snapshot { account, session, index: Vec::new() }))))
+            Err(Error::Conflict(Some(Box::new(Snapshot { account, session, origin, ..Snapshot::default() }))))
         }
     }
 }
@@ -482,24 +482,28 @@ impl Store for RedisStore {
         for key in &load.index {
             get.arg(keys::index(partition, *key));
         }
-        let mut found = reply::array(self.links.read(keys::slot(partition), &get).await?)?.into_iter();
+        let Said { value, origin } = self.links.read_there(keys::slot(partition), &get).await?;
+        let mut found = reply::array(value)?.into_iter();
         let mut next = || found.next().ok_or_else(|| Error::corrupt("Redis answered fewer values than keys"));
         Ok(Snapshot {
             account: reply::document(next()?)?,
             session: if load.session.is_some() { reply::document(next()?)? } else { None },
             index: load.index.iter().map(|_| reply::optional_bytes(next()?)).collect::<Result<_, _>>()?,
+            origin,
         })
     }
 
     async fn commit(&self, commit: &Commit) -> Result<(), Error> {
-        made_or_conflict(self.links.commit(keys::slot(commit.account.partition()), Steps::of(commit).call()).await?)
+        let (slot, call) = (keys::slot(commit.account.partition()), Steps::of(commit).call());
+        made_or_conflict(self.links.commit(slot, call, commit.origin).await?)
     }
 
     async fn confirm(&self, read: &Reading) -> Result<(), Error> {
         if self.links.replicas() == 0 {
             return Ok(());
         }
-        made_or_conflict(self.links.commit(keys::slot(read.account.partition()), Steps::confirming(read).call()).await?)
+        let (slot, call) = (keys::slot(read.account.partition()), Steps::confirming(read).call());
+        made_or_conflict(self.links.commit(slot, call, read.origin).await?)
     }
 
     async fn sessions(&self, account: AccountKey, keys: &[ChargingDataRef]) -> Result<Vec<Option<Document>>, Error> {
@@ -654,7 +658,15 @@ impl Store for RedisStore {
 
     async fn reference(&self, kind: ReferenceKind, id: &str) -> Result<Option<Document>, Error> {
         let key = keys::reference(kind, id);
-        reply::document(self.links.read(keys::slot_of(&key), cmd("GET").arg(key)).await?)
+        let (slot, mut get) = (keys::slot_of(&key), cmd("GET").arg(key).take());
+        reply::document(match kind {
+            // Files follow from it, and the next state of it: what a failover loses must not be read.
+            ReferenceKind::ExportState => {
+                let touch = Steps::touching(keys::touched_beside(id)).call();
+                self.links.covered(slot, get.take(), touch).await?
+            }
+            _ => self.links.read(slot, &get).await?,
+        })
     }
 
     async fn put_reference(

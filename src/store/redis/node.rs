@@ -17,9 +17,11 @@ use redis::{Cmd, ConnectionInfo, Pipeline, RedisError, Value};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Settings;
-use super::failure::{Failure, demoted, lost};
+use super::failure::{Failure, demoted, lost, moved};
+use super::history::Replication;
 use super::lane::{Lanes, Promise};
 use super::sentinel::{Sentinels, is_master};
+use crate::store::Origin;
 
 /// After a failed attempt to connect, calls fail at once for so long: a dead Redis is not asked by every request, and
 /// one that comes back is found within this time.
@@ -59,6 +61,12 @@ impl<'q> From<&'q Pipeline> for Question<'q> {
     }
 }
 
+/// An answer, and whose it is.
+pub struct Said {
+    pub value: Value,
+    pub origin: Origin,
+}
+
 /// Where the server is.
 pub enum Place {
     Here(ConnectionInfo),
@@ -71,7 +79,7 @@ pub struct Node {
     /// Host and port, or the name of the master.
     name: Box<str>,
     pool: Pool<Manager>,
-    hot: Box<[Hot]>,
+    hot: Arc<[Hot]>,
     turn: AtomicUsize,
     /// How changes travel where there are replicas; made when the first one does.
     lanes: OnceLock<Lanes>,
@@ -85,7 +93,12 @@ impl Node {
             Place::Here(info) => info.addr().to_string().into(),
             Place::Found(sentinels) => sentinels.name().into(),
         };
-        let manager = Manager { place, connect_timeout: settings.connect_timeout, answer_timeout: settings.deadline };
+        let manager = Manager {
+            place,
+            has_replicas: promise.is_some(),
+            connect_timeout: settings.connect_timeout,
+            answer_timeout: settings.deadline,
+        };
         let pool = Pool::builder()
             .max_size(ASIDE_MAX)
             .test_on_check_out(false)
@@ -101,7 +114,7 @@ impl Node {
     }
 
     /// Asks the server that takes over a slot, and tells it that we know. A transaction is one question.
-    pub async fn ask_importing(&self, question: Question<'_>, until: Instant) -> Result<Value, Failure> {
+    pub async fn ask_importing(&self, question: Question<'_>, until: Instant) -> Result<Said, Failure> {
         let mut commands = redis::pipe();
         commands.cmd("ASKING");
         match question {
@@ -116,28 +129,34 @@ impl Node {
                 commands.cmd("EXEC");
             }
         }
-        match self.ask(Question::Each(&commands), until).await? {
-            Value::Array(mut answers) => answers.pop().unwrap_or(Value::Nil).extract_error().map_err(Failure::Asked),
-            other => Ok(other),
-        }
+        let Said { value, origin } = self.ask(Question::Each(&commands), until).await?;
+        let value = match value {
+            Value::Array(mut answers) => answers.pop().unwrap_or(Value::Nil).extract_error().map_err(Failure::Asked)?,
+            other => other,
+        };
+        Ok(Said { value, origin })
     }
 
     /// The lanes to this server, if it is one that may have replicas.
     pub fn lanes(&self) -> Option<&Lanes> {
         let promise = self.promise.as_ref()?;
-        Some(self.lanes.get_or_init(|| Lanes::open(&self.pool, promise)))
+        Some(self.lanes.get_or_init(|| Lanes::open(&self.pool, &self.hot, promise)))
     }
 
-    pub async fn ask(&self, question: Question<'_>, until: Instant) -> Result<Value, Failure> {
+    pub async fn ask(&self, question: Question<'_>, until: Instant) -> Result<Said, Failure> {
         let hot = &self.hot[self.turn.fetch_add(1, Ordering::Relaxed) % self.hot.len()];
         if let Some(link) = hot.link() {
+            let origin = link.origin();
             // The usual case needs one timer, the connection's own.
-            return link.ask(question).await.map_err(Failure::Asked);
+            let value = link.ask(question).await.map_err(Failure::Asked)?;
+            return Ok(Said { value, origin });
         }
         let link = timeout_at(until, hot.mend(&self.pool)).await;
         let link =
             link.unwrap_or_else(|_| Err("no connection within the deadline".into())).map_err(Failure::NotSent)?;
-        timeout_at(until, link.ask(question)).await.map_err(|_| Failure::Late)?.map_err(Failure::Asked)
+        let origin = link.origin();
+        let value = timeout_at(until, link.ask(question)).await.map_err(|_| Failure::Late)?.map_err(Failure::Asked)?;
+        Ok(Said { value, origin })
     }
 
     pub async fn ask_aside(&self, question: Question<'_>) -> Result<Value, Failure> {
@@ -172,6 +191,8 @@ pub struct Link {
     health: Arc<Health>,
     /// Host and port.
     address: Arc<str>,
+    /// What the server said of its history, if it may have replicas.
+    replication: Option<Arc<Replication>>,
 }
 
 #[derive(Default)]
@@ -212,6 +233,14 @@ impl Link {
     pub fn address(&self) -> &str {
         &self.address
     }
+
+    pub fn replication(&self) -> Option<&Replication> {
+        self.replication.as_deref()
+    }
+
+    pub fn origin(&self) -> Origin {
+        self.replication().map_or(Origin::ANY, Replication::origin)
+    }
 }
 
 impl Health {
@@ -222,7 +251,8 @@ impl Health {
                     self.broken.store(true, Ordering::Relaxed);
                 }
             }
-            Some(error) if lost(error) || demoted(error) => self.broken.store(true, Ordering::Relaxed),
+            // A server that sends others away may be a master again when somebody comes next, with a new history.
+            Some(error) if lost(error) || demoted(error) || moved(error) => self.broken.store(true, Ordering::Relaxed),
             _ => self.late_in_a_row.store(0, Ordering::Relaxed),
         }
     }
@@ -241,7 +271,7 @@ pub(super) struct Hot {
 }
 
 impl Hot {
-    fn link(&self) -> Option<Link> {
+    pub(super) fn link(&self) -> Option<Link> {
         let link = self.link.lock().unwrap_or_else(PoisonError::into_inner);
         link.as_ref().filter(|link| !link.health.is_broken()).cloned()
     }
@@ -272,22 +302,28 @@ impl Hot {
 /// Makes connections to the server; adds to bb8's own manager the timeouts and the knowledge of what is broken.
 pub(super) struct Manager {
     place: Place,
+    has_replicas: bool,
     connect_timeout: Duration,
     answer_timeout: Duration,
 }
 
 impl Manager {
-    async fn find_and_connect(&self) -> Result<(MultiplexedConnection, Arc<str>), RedisError> {
+    async fn find_and_connect(&self) -> Result<Link, RedisError> {
         let info = match &self.place {
             Place::Here(info) => info.clone(),
             Place::Found(sentinels) => sentinels.master().await?.at,
         };
         let address = info.addr().to_string().into();
         let mut connection = RedisConnectionManager::new(info)?.connect().await?;
-        if matches!(self.place, Place::Found(_)) {
-            is_master(&mut connection).await?;
+        let mut replication = None;
+        if self.has_replicas {
+            let found = Replication::of(&mut connection).await?;
+            if matches!(self.place, Place::Found(_)) {
+                is_master(&found)?;
+            }
+            replication = Some(Arc::new(found));
         }
-        Ok((connection, address))
+        Ok(Link { connection, health: Arc::default(), address, replication })
     }
 }
 
@@ -297,10 +333,10 @@ impl ManageConnection for Manager {
 
     async fn connect(&self) -> Result<Link, RedisError> {
         let connecting = timeout(self.connect_timeout, self.find_and_connect());
-        let (mut connection, address) =
+        let mut link =
             connecting.await.map_err(|_| RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut)))??;
-        connection.set_response_timeout(self.answer_timeout);
-        Ok(Link { connection, health: Arc::default(), address })
+        link.connection.set_response_timeout(self.answer_timeout);
+        Ok(link)
     }
 
     async fn is_valid(&self, link: &mut Link) -> Result<(), RedisError> {

@@ -9,7 +9,7 @@ use super::history::Replication;
 use super::node::Node;
 use super::steps::Steps;
 use super::{Settings, Topology, keys, reply};
-use crate::store::{Applied, Durability, Error};
+use crate::store::{Applied, Durability, Error, Origin};
 
 /// Checks every server that has keys.
 pub async fn check(links: &Links, durability: Durability) -> Result<(), Error> {
@@ -95,7 +95,9 @@ async fn require_replicas(links: &Links, node: &Node) -> Result<(), Error> {
 /// Makes sure that what was written to a new store is on all replicas.
 pub async fn keep_identity(links: &Links) -> Result<(), Error> {
     if links.replicas() > 0 {
-        links.commit(keys::slot_of(keys::FORMAT), Steps::touching(keys::FORMAT_TOUCHED.to_owned()).call()).await?;
+        links
+            .commit(keys::slot_of(keys::FORMAT), Steps::touching(keys::FORMAT_TOUCHED.to_owned()).call(), Origin::ANY)
+            .await?;
     }
     Ok(())
 }

@@ -6,11 +6,11 @@
 
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
 use redis::{Client, ConnectionAddr, ConnectionInfo, ErrorKind, RedisConnectionInfo, RedisError, Value, cmd};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::history::Replication;
 use super::reply;
 
 /// The sentinels of one master.
@@ -84,13 +84,8 @@ impl Sentinels {
 }
 
 /// Whether a server that was just connected to is a master, by its own word.
-pub async fn is_master(connection: &mut MultiplexedConnection) -> Result<(), RedisError> {
-    let role: Value = cmd("ROLE").query_async(connection).await?;
-    let role = reply::array(role).ok().and_then(|role| reply::text(role.into_iter().next()?).ok());
-    match role.as_deref() {
-        Some("master") => Ok(()),
-        role => Err(unknown(format!("where the master should be is a {}", role.unwrap_or("server without a role")))),
-    }
+pub fn is_master(found: &Replication) -> Result<(), RedisError> {
+    if found.is_master { Ok(()) } else { Err(unknown("where the master should be is a replica".into())) }
 }
 
 async fn ask(sentinel: ConnectionInfo, name: Box<str>, session: RedisConnectionInfo) -> Result<Said, RedisError> {

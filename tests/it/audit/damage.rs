@@ -15,8 +15,8 @@ use nchf::charging::session::{ChargingSession, SessionState};
 use nchf::charging::time::{Span, Timestamp};
 use nchf::store::memory::MemoryStore;
 use nchf::store::{
-    AccountKey, Commit, JournalKey, List, Listing, Load, Partition, Queue, SessionWrite, Store, TimerWrite, Version,
-    record,
+    AccountKey, Commit, JournalKey, List, Listing, Load, Origin, Partition, Queue, SessionWrite, Store, TimerWrite,
+    Version, record,
 };
 
 use super::workload::{Workload, clock, rules};
@@ -56,6 +56,7 @@ impl<'a> Hand<'a> {
     async fn commit(&self, account: Option<Bytes>, session: Option<SessionWrite>) {
         let ((_, account_expected), _) = self.documents().await;
         let commit = Commit {
+            origin: Origin::ANY,
             account: self.account,
             account_expected,
             account_document: account,

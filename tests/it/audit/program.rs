@@ -10,7 +10,7 @@ use nchf::charging::money::Amount;
 use nchf::clock::{ManualClock, SystemClock};
 use nchf::config::Config;
 use nchf::store::embedded::{EmbeddedStore, Settings};
-use nchf::store::{Commit, Load, RefCodec, Store, record};
+use nchf::store::{Commit, Load, Origin, RefCodec, Store, record};
 
 use crate::store::redis::settings;
 use crate::store::server::Server;
@@ -39,6 +39,7 @@ async fn enrich(store: &dyn Store) {
     let mut richer: Account = record::decode(&document.bytes).unwrap();
     richer.balances[0].amount = Amount::new(10_000_001);
     let commit = Commit {
+        origin: Origin::ANY,
         account,
         account_expected: document.version,
         account_document: Some(record::encode(&richer)),

@@ -1,5 +1,6 @@
 //! An instance as a process of its own, and where it keeps things.
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -13,13 +14,26 @@ pub struct Place {
     directory: Arc<tempfile::TempDir>,
     store: String,
     settings: String,
+    /// Where it charges, and where its operator's side is; 0 for a port that is new each time.
+    ports: [u16; 2],
 }
+
+/// A busy machine makes everybody slow.
+const PATIENT: &str = "
+    store.deadline_ms = 10000
+    http.deadline_ms = 30000
+";
 
 impl Place {
     /// `settings` are lines of TOML.
     pub fn new(store: &str, settings: &str) -> Self {
+        Self::at([0, 0], store, &format!("{PATIENT}{settings}"))
+    }
+
+    /// One that is found again after each start, and has the deadlines that are usual.
+    pub fn at(ports: [u16; 2], store: &str, settings: &str) -> Self {
         let directory = Arc::new(tempfile::tempdir().unwrap());
-        Self { directory, store: store.to_owned(), settings: settings.to_owned() }
+        Self { directory, store: store.to_owned(), settings: settings.to_owned(), ports }
     }
 
     pub fn embedded(settings: &str) -> Self {
@@ -39,34 +53,40 @@ impl Place {
     }
 
     pub async fn start(&self) -> Instance {
-        self.run(Command::new(PROGRAM)).await
+        self.try_start().await.unwrap_or_else(|log| panic!("it ends: {log:#?}"))
+    }
+
+    /// What it said if it ended before it served.
+    pub async fn try_start(&self) -> Result<Instance, Vec<String>> {
+        self.run(Command::new(program())).await
     }
 
     /// No file that it writes may grow beyond some blocks of 512 octets; as on a full disk, writing is an error then.
     pub async fn start_with_files_of_at_most(&self, blocks: u64) -> Instance {
         let mut shell = Command::new("sh");
-        shell.args(["-c", "trap '' XFSZ; ulimit -f \"$0\"; exec \"$@\"", &blocks.to_string(), PROGRAM]);
-        self.run(shell).await
+        shell.args(["-c", "trap '' XFSZ; ulimit -f \"$0\"; exec \"$@\"", &blocks.to_string()]).arg(program());
+        self.run(shell).await.unwrap_or_else(|log| panic!("it ends: {log:#?}"))
     }
 
-    async fn run(&self, mut command: Command) -> Instance {
-        let file = self.directory.path().join(format!("{}.toml", uuid::Uuid::new_v4()));
-        // A busy machine makes everybody slow.
+    async fn run(&self, mut command: Command) -> Result<Instance, Vec<String>> {
+        let file = self.directory.path().join("nchf.toml");
         let always = "
             workers = 1
             notify.allow = ['127.0.0.0/8']
-            store.deadline_ms = 10000
-            http.deadline_ms = 30000
         ";
         std::fs::write(&file, format!("{always}{}", self.settings)).unwrap();
-        command.args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
+        let [nchf, operator] = self.ports.map(|port| format!("127.0.0.1:{port}"));
+        command.args(["serve", "--listen", &nchf, "--admin-listen", &operator]);
         command.arg("--config").arg(file).arg("--cdr-dir").arg(self.records()).args(["--store", &self.store]);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         tokio::task::spawn_blocking(move || Instance::spawn(command)).await.unwrap()
     }
 }
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_nchf");
+/// The one named by `NCHF_TEST_PROGRAM`, else the one that was built with the tests.
+pub fn program() -> OsString {
+    std::env::var_os("NCHF_TEST_PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_nchf").into())
+}
 
 /// Ended with the test, however that ends.
 pub struct Instance {
@@ -77,23 +97,27 @@ pub struct Instance {
 }
 
 impl Instance {
-    fn spawn(mut command: Command) -> Self {
+    fn spawn(mut command: Command) -> Result<Self, Vec<String>> {
         let mut process = command.spawn().unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
         let (errors, lines) = (process.stderr.take().unwrap(), Arc::clone(&log));
-        std::thread::spawn(move || {
+        let reading = std::thread::spawn(move || {
             for line in BufReader::new(errors).lines().map_while(Result::ok) {
                 lines.lock().unwrap().push(line);
             }
         });
         let mut said = BufReader::new(process.stdout.take().unwrap()).lines();
         let mut address = || {
-            let line = said.next().unwrap_or_else(|| panic!("it ends: {:#?}", log.lock().unwrap())).unwrap();
+            let line = said.next()?.unwrap();
             let address = line.rsplit_once("http://").unwrap().1.trim_end_matches("/docs");
-            address.parse().unwrap()
+            address.parse().ok()
         };
-        let addresses = [address(), address()];
-        Self { process, addresses, log }
+        let (Some(nchf), Some(operator)) = (address(), address()) else {
+            process.wait().unwrap();
+            reading.join().unwrap();
+            return Err(log.lock().unwrap().clone());
+        };
+        Ok(Self { process, addresses: [nchf, operator], log })
     }
 
     /// As `kill -9`.
@@ -131,9 +155,14 @@ impl Instance {
         assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
     }
 
-    /// Lines of its log that say something.
+    /// How many lines of its log say something.
     pub fn says(&self, words: &str) -> usize {
-        self.log.lock().unwrap().iter().filter(|line| line.contains(words)).count()
+        self.lines(words).len()
+    }
+
+    /// Lines of its log that say something.
+    pub fn lines(&self, words: &str) -> Vec<String> {
+        self.log.lock().unwrap().iter().filter(|line| line.contains(words)).cloned().collect()
     }
 }
 

@@ -4,11 +4,12 @@
 //! Deadlines are only ever reached by a failure. What is random follows from a seed, which a failure prints.
 
 mod abandoned;
+mod away;
 mod full_disk;
-mod instance;
+pub mod instance;
 mod killed;
-mod network_function;
-mod published;
+pub mod network_function;
+pub mod published;
 mod two_writers;
 mod wrong_consumers;
 
@@ -17,9 +18,9 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 /// The longest wait for anything that must happen.
-const PATIENCE: Duration = Duration::from_secs(90);
+pub const PATIENCE: Duration = Duration::from_secs(90);
 
-async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+pub async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !condition().await {
         assert!(Instant::now() < deadline, "this does not happen: {what}");
@@ -28,11 +29,11 @@ async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
 }
 
 /// The splitmix64 generator: the same seed, the same moments.
-struct Random(u64);
+pub struct Random(u64);
 
 impl Random {
     /// Of `NCHF_TEST_SEED`, else of a seed that is new each time.
-    fn new() -> Self {
+    pub fn new() -> Self {
         let given = std::env::var_os("NCHF_TEST_SEED");
         let given = given.map(|seed| seed.to_str().and_then(|seed| seed.parse().ok()).expect("a number"));
         let seed = given.unwrap_or_else(|| u64::from(uuid::Uuid::new_v4().as_fields().0));
@@ -41,14 +42,19 @@ impl Random {
         Self(seed)
     }
 
-    fn below(&mut self, bound: u64) -> u64 {
+    /// One for somebody else, of a course of its own.
+    pub fn another(&mut self) -> Self {
+        Self(self.below(u64::MAX))
+    }
+
+    pub fn below(&mut self, bound: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         (mixed ^ (mixed >> 31)) % bound
     }
 
-    fn millis(&mut self, bound: u64) -> Duration {
+    pub fn millis(&mut self, bound: u64) -> Duration {
         Duration::from_millis(self.below(bound))
     }
 }

@@ -23,13 +23,13 @@ use crate::support::world::{CONVERGED, request};
 /// What every account is given, in millionths: more than any test spends.
 const CREDIT: u64 = 1_000_000_000;
 
-const MIB: u64 = 1_048_576;
+pub const MIB: u64 = 1_048_576;
 
 /// Where an instance can be reached at present, over one connection for each side.
 #[derive(Clone)]
 pub struct Way(Arc<Mutex<[Side; 2]>>);
 
-type Sender = SendRequest<Full<Bytes>>;
+pub type Sender = SendRequest<Full<Bytes>>;
 type Side = (SocketAddr, Option<Sender>);
 
 const NCHF: usize = 0;
@@ -103,47 +103,66 @@ impl Way {
 
     /// A plan that sells a MiB for a cent, and subscribers with an account and a thousand euros each.
     pub async fn provision(&self, subscribers: u32) {
+        self.provision_plan().await;
+        for number in 1..=subscribers {
+            self.provision_account(&account(number), "1000").await;
+            self.provision_subscriber(number, &account(number)).await;
+        }
+    }
+
+    /// A MiB for a cent, and an event for five.
+    pub async fn provision_plan(&self) {
         let price = json!({ "amount": "0.01", "per": MIB, "unit": "octets" });
-        let tariff = json!({
+        let internet = json!({
             "ratingGroup": 10, "name": "internet", "price": price, "defaultGrant": 10 * MIB, "largestGrant": 100 * MIB, "validitySecs": 3600,
         });
-        let plan = json!({ "currency": "EUR", "timeZone": "UTC", "tariffs": [tariff] });
+        let price = json!({ "amount": "0.05", "per": 1, "unit": "events" });
+        let sms = json!({ "ratingGroup": 30, "name": "sms", "price": price, "defaultGrant": 1, "largestGrant": 100 });
+        let plan = json!({ "currency": "EUR", "timeZone": "UTC", "tariffs": [internet, sms] });
         self.operate(Method::PUT, "tariff-plans/p", &plan).await.expect(201);
-        for number in 1..=subscribers {
-            let account = account(number);
-            let path = format!("accounts/{account}");
-            self.operate(Method::PUT, &path, &json!({ "currency": "EUR" })).await.expect(201);
-            let credit = json!({ "balanceId": "main", "amount": "1000", "reference": "first" });
-            self.operate(Method::POST, &format!("{path}/credits"), &credit).await.expect(201);
-            let subscriber = json!({ "accountId": account, "tariffPlanId": "p", "status": "active" });
-            self.operate(Method::PUT, &format!("subscribers/{}", supi(number)), &subscriber).await.expect(201);
-        }
+    }
+
+    pub async fn provision_account(&self, account: &str, amount: &str) {
+        let path = format!("accounts/{account}");
+        self.operate(Method::PUT, &path, &json!({ "currency": "EUR" })).await.expect(201);
+        let credit = json!({ "balanceId": "main", "amount": amount, "reference": "first" });
+        self.operate(Method::POST, &format!("{path}/credits"), &credit).await.expect(201);
+    }
+
+    pub async fn provision_subscriber(&self, subscriber: u32, account: &str) {
+        let body = json!({ "accountId": account, "tariffPlanId": "p", "status": "active" });
+        self.operate(Method::PUT, &format!("subscribers/{}", supi(subscriber)), &body).await.expect(201);
     }
 
     /// What the ledger has debited from an account, in millionths. It agrees with the balance, of which nothing is
     /// reserved.
     pub async fn debited(&self, subscriber: u32) -> u64 {
         let account = account(subscriber);
-        let mut debited = 0;
-        let mut cursor = String::new();
-        loop {
-            let page = self.get(&format!("accounts/{account}/entries?limit=500{cursor}")).await;
-            let items = page["items"].as_array().unwrap();
-            let debits = items.iter().filter(|entry| entry["kind"] == "debit");
-            debited += debits.map(|entry| micros(&entry["amount"])).sum::<u64>();
-            match page["nextCursor"].as_str() {
-                Some(next) => cursor = format!("&cursor={next}"),
-                None => break,
-            }
-        }
+        let debits = self.debits(&account).await;
+        let debited = debits.iter().map(|entry| micros(&entry["amount"])).sum::<u64>();
         let balance = self.get(&format!("accounts/{account}")).await["balances"][0].clone();
         assert_eq!(balance["reserved"], "0.000000", "{account}");
         assert_eq!(micros(&balance["amount"]), CREDIT - debited, "{account}");
         debited
     }
+
+    /// What the ledger says was debited from an account, the latest first.
+    pub async fn debits(&self, account: &str) -> Vec<Value> {
+        let mut debits = Vec::new();
+        let mut cursor = String::new();
+        loop {
+            let page = self.get(&format!("accounts/{account}/entries?limit=500{cursor}")).await;
+            let items = page["items"].as_array().unwrap();
+            debits.extend(items.iter().filter(|entry| entry["kind"] == "debit").cloned());
+            match page["nextCursor"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => return debits,
+            }
+        }
+    }
 }
 
-async fn connect(address: SocketAddr) -> Option<Sender> {
+pub async fn connect(address: SocketAddr) -> Option<Sender> {
     let socket = TcpStream::connect(address).await.ok()?;
     socket.set_nodelay(true).ok()?;
     let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(socket)).await.ok()?;
@@ -176,19 +195,19 @@ pub fn create(session: u32, subscriber: u32) -> Value {
 
 /// Reports MiB, and asks for more.
 pub fn update(number: u32, mib: u64) -> Value {
-    report(number, json!({ "ratingGroup": 10, "requestedUnit": {}, "usedUnitContainer": container(number, mib) }))
+    report(number, json!({ "ratingGroup": 10, "requestedUnit": {}, "usedUnitContainer": container(number, mib * MIB) }))
 }
 
 pub fn release(number: u32, mib: u64) -> Value {
-    report(number, json!({ "ratingGroup": 10, "usedUnitContainer": container(number, mib) }))
+    report(number, json!({ "ratingGroup": 10, "usedUnitContainer": container(number, mib * MIB) }))
 }
 
-fn report(number: u32, usage: Value) -> Value {
+pub fn report(number: u32, usage: Value) -> Value {
     request(number, json!({ "subscriberIdentifier": null, "multipleUnitUsage": [usage] }))
 }
 
-fn container(number: u32, mib: u64) -> Value {
-    json!([{ "localSequenceNumber": number, "totalVolume": mib * MIB }])
+pub fn container(number: u32, octets: u64) -> Value {
+    json!([{ "localSequenceNumber": number, "totalVolume": octets }])
 }
 
 /// What a session of [`Traffic`] costs.

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -55,7 +54,6 @@ impl Clustered {
         }
         clustered.is_whole();
         for (replica, master) in clustered.replicas.iter().zip(&clustered.masters) {
-            master.ask(&["CONFIG", "SET", "repl-diskless-sync-delay", "0"]);
             replica.ask(&["CLUSTER", "REPLICATE", &id(master)]);
         }
         wait_for("the replicas", || {
@@ -78,7 +76,7 @@ impl Clustered {
         self.bus_ports.push(bus);
         let bus = bus.to_string();
         let mut options = vec!["--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-port", &bus];
-        options.extend(["--cluster-allow-replica-migration", "no"]);
+        options.extend(["--cluster-allow-replica-migration", "no", "--repl-diskless-sync-delay", "0"]);
         options.extend(&self.options);
         Server::start(self.program.clone(), &options)
     }
@@ -122,12 +120,12 @@ impl Clustered {
     }
 }
 
-fn id(server: &Server) -> String {
+pub fn id(server: &Server) -> String {
     server.ask_text(&["CLUSTER", "MYID"])
 }
 
 /// Moves slots as `redis-cli` does, one after another and their keys one by one.
-fn move_slots(from: &Server, to: &Server, others: &[&Server], slots: &BTreeSet<i64>) {
+pub fn move_slots(from: &Server, to: &Server, others: &[&Server], slots: &BTreeSet<i64>) {
     let (from_id, to_id, port) = (id(from), id(to), to.port().to_string());
     for slot in slots {
         let slot = slot.to_string();
@@ -147,7 +145,7 @@ fn move_slots(from: &Server, to: &Server, others: &[&Server], slots: &BTreeSet<i
     }
 }
 
-fn slots_of(server: &Server) -> BTreeSet<i64> {
+pub fn slots_of(server: &Server) -> BTreeSet<i64> {
     server.keys().iter().map(|key| server.ask_number(&["CLUSTER", "KEYSLOT", key])).collect()
 }
 
@@ -314,13 +312,13 @@ async fn killed_under_load(program: Program) {
     let writers = traffic.end().await;
     assert!(writers.iter().all(|writer| writer.refused + writer.unknown > 0), "nobody noticed");
     elsewhere.end().await;
-    assert_eq!(settings.losses.load(Ordering::Relaxed), 0);
+    assert_eq!(settings.histories.take_losses(), 0);
     drop(clustered);
 }
 
 #[tokio::test]
 async fn a_cluster_that_is_not_whole_refuses_in_time_and_is_served_again() {
-    let mut clustered = Clustered::new(&Program::redis(), false, &["--appendonly", "yes"]);
+    let mut clustered = Clustered::new(&Program::redis(), false, &["--appendonly", "yes", "--appendfsync", "always"]);
     let deadline = Duration::from_millis(400);
     let settings = Settings { deadline, connect_timeout: deadline, ..clustered.settings() };
     let store = RedisStore::open(clustered.settings()).await.unwrap();

@@ -1,6 +1,6 @@
 //! The conformance suite: one list of properties, every store. A property that only one store has is tested beside it.
 
-mod cluster;
+pub mod cluster;
 mod embedded;
 mod memory;
 mod place;

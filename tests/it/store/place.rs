@@ -7,7 +7,7 @@ use bytes::Bytes;
 use nchf::charging::ids::ChargingDataRef;
 use nchf::charging::time::{Span, Timestamp};
 use nchf::store::{
-    AccountKey, Commit, Document, Due, Error, IndexKey, IndexWrite, JournalKey, List, Listing, Load, OutboxId,
+    AccountKey, Commit, Document, Due, Error, IndexKey, IndexWrite, JournalKey, List, Listing, Load, Origin, OutboxId,
     Partition, Queue, RefCodec, ReferenceKind, SessionWrite, Snapshot, Store, TimerWrite, Version,
 };
 
@@ -43,6 +43,7 @@ pub fn writes(account: AccountKey, expected: Version, document: &'static str) ->
 /// A commit that expects the account and leaves it as it is.
 pub fn leaves(account: AccountKey, expected: Version) -> Commit {
     Commit {
+        origin: Origin::ANY,
         account,
         account_expected: expected,
         account_document: None,

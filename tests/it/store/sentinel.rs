@@ -1,11 +1,10 @@
 //! A master with two replicas and three sentinels: the store finds the master, and finds the next one when it is gone.
 
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use nchf::store::redis::{RedisStore, Settings};
-use nchf::store::{Applied, Durability, Error, Load, Partition, Queue, Reading, Store, Version};
+use nchf::store::{Applied, Commit, Durability, Error, Load, Origin, Partition, Queue, Reading, Store, Version};
 use tokio::task::LocalSet;
 use tokio::time::{Instant, sleep};
 
@@ -22,16 +21,16 @@ pub struct Watched {
 
 impl Watched {
     pub fn new(program: &Program, replicas: usize, sentinels: usize, options: &[&str]) -> Self {
-        let master = Server::start(program.clone(), options);
+        // Without waiting five seconds for a second replica before the first one is served.
+        let options: Vec<_> = options.iter().chain(&["--repl-diskless-sync-delay", "0"]).copied().collect();
+        let master = Server::start(program.clone(), &options);
         let port = master.port();
         let mut servers = vec![master];
         for _ in 0..replicas {
-            let replica = Server::start(program.clone(), options);
+            let replica = Server::start(program.clone(), &options);
             replica.ask(&["REPLICAOF", "127.0.0.1", &port.to_string()]);
             servers.push(replica);
         }
-        // Without waiting five seconds for a second replica before the first one is served.
-        servers[0].ask(&["CONFIG", "SET", "repl-diskless-sync-delay", "0"]);
         wait_for("the replicas", || {
             servers[1..]
                 .iter()
@@ -214,7 +213,7 @@ async fn keeps_what_was_answered(program: Program, fail: impl FnOnce(&mut Watche
     sleep(Duration::from_millis(300)).await;
     let writers = traffic.end().await;
     assert!(writers.iter().all(|writer| writer.refused + writer.unknown > 0), "nobody noticed");
-    assert_eq!(settings.losses.load(Ordering::Relaxed), 0);
+    assert_eq!(settings.histories.take_losses(), 0);
 }
 
 async fn served_again(store: &RedisStore) {
@@ -256,12 +255,59 @@ async fn nothing_that_the_replicas_have_is_lost_with_a_paused_master() {
 }
 
 #[tokio::test]
+async fn what_a_replaced_master_says_is_no_ground_for_a_change() {
+    for program in Program::all() {
+        let watched = Watched::new(&program, 2, 3, REPLICATED);
+        let patient = Settings { deadline: Duration::from_millis(1500), ..replicated(&watched) };
+        let old = RedisStore::open(patient.clone()).await.unwrap();
+        old.commit(&writes(account(7), Version::ABSENT, "account")).await.unwrap();
+        // Connected, and asked nothing while it is away.
+        assert_eq!(load(&old, account(7), None).await.account, document(1, "account"));
+        watched.servers[0].pause();
+        let promoted = watched.promoted();
+        let at = |server: &Server| Settings {
+            url: server.url(),
+            durability: Durability::Memory,
+            replicas: 0,
+            ..patient.clone()
+        };
+        let new = RedisStore::open(at(promoted)).await.unwrap();
+        new.commit(&writes(account(7), Version(1), "kept")).await.unwrap();
+        watched.servers[0].resume();
+        watched.servers[0].ask(&["CONFIG", "SET", "min-replicas-to-write", "0"]);
+        let lost = RedisStore::open(at(&watched.servers[0])).await.unwrap();
+        lost.commit(&writes(account(7), Version(1), "lost")).await.unwrap();
+
+        // The same version, and another content.
+        let read = load(&old, account(7), None).await;
+        assert_eq!(read.account, document(2, "lost"));
+        let origin = read.origin;
+        let change = Commit { origin, ..writes(account(7), Version(2), "follows from what is lost") };
+        let reading = Reading { origin, account: account(7), account_version: Version(2), session: None };
+        for _ in 0..5 {
+            let answers = [old.confirm(&reading).await, old.commit(&change).await];
+            // Refused, or made where nothing is kept.
+            assert!(answers.iter().all(Result::is_err), "{answers:?}");
+        }
+        assert_eq!(load(&new, account(7), None).await.account, document(2, "kept"));
+        assert!(matches!(old.commit(&change).await, Err(Error::Conflict(None))));
+        let read = load(&old, account(7), None).await;
+        assert_eq!(read.account, document(2, "kept"), "where the changes are made is what is read");
+    }
+}
+
+#[tokio::test]
 async fn what_a_replica_does_not_have_is_not_answered_and_is_confirmed_when_it_does() {
     for program in Program::all() {
         let watched = Watched::new(&program, 2, 1, REPLICATED);
         let settings = Settings { replicas: 2, durability: Durability::Replicated, ..watched.settings() };
         let store = RedisStore::open(Settings { deadline: Duration::from_millis(1500), ..settings }).await.unwrap();
-        let reading = |version| Reading { account: account(7), account_version: Version(version), session: None };
+        let reading = |version| Reading {
+            origin: Origin::ANY,
+            account: account(7),
+            account_version: Version(version),
+            session: None,
+        };
         store.commit(&writes(account(7), Version::ABSENT, "account")).await.unwrap();
         watched.servers[2].pause();
         let answer = store.commit(&writes(account(7), Version(1), "account")).await;
@@ -320,7 +366,7 @@ async fn a_loss_is_told() {
     watched.servers[1].resume();
     served_again(&store).await;
     assert_eq!(load(&store, account(7), None).await.account, document(1, "account"));
-    assert_eq!(settings.losses.load(Ordering::Relaxed), 1);
+    assert_eq!(settings.histories.take_losses(), 1);
 }
 
 #[tokio::test]

@@ -57,7 +57,7 @@ pub struct Server {
 }
 
 /// The shell that watches over a server, and the server.
-struct Process {
+pub struct Process {
     shell: Child,
     id: u32,
 }
@@ -106,25 +106,14 @@ impl Server {
     /// Starts it on the same port with the same data, and waits until it serves.
     pub fn restart(&mut self) {
         let name = self.program.0.display();
-        let start = Command::new("sh")
-            .args(["-c", WATCHED, "sh"])
-            .arg(&self.program.0)
-            .args(&self.options)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn();
-        let mut shell = start.unwrap_or_else(|error| panic!("these tests need a shell: {error}"));
-        let mut id = String::new();
-        BufReader::new(shell.stdout.take().unwrap()).read_line(&mut id).unwrap();
-        self.process = Some(Process { shell, id: id.trim().parse().unwrap() });
+        self.process = Some(Process::start(Command::new(&self.program.0).args(&self.options)));
         for _ in 0..500 {
             if self.try_ask(&["PING"]).is_ok() {
                 return;
             }
             let process = self.process.as_mut().unwrap();
             assert!(
-                process.shell.try_wait().unwrap().is_none(),
+                !process.has_ended(),
                 "{name} ended: is port {} taken? These tests need it (apt-get install redis-server; Redis 7.0 or later)",
                 self.port
             );
@@ -135,11 +124,8 @@ impl Server {
 
     /// As `kill -9`.
     pub fn kill(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            process.signal("KILL");
-            // Not closed before the shell has seen the server's end, else it would end it once more.
-            let _watching = process.shell.stdin.take();
-            process.shell.wait().unwrap();
+        if let Some(process) = self.process.take() {
+            process.kill();
         }
     }
 
@@ -218,7 +204,7 @@ impl Server {
         line.split(',').find_map(|pair| pair.strip_prefix(&format!("{field}=")))?.parse().ok()
     }
 
-    fn try_ask(&self, command: &[&str]) -> redis::RedisResult<Value> {
+    pub fn try_ask(&self, command: &[&str]) -> redis::RedisResult<Value> {
         let mut connection = redis::Client::open(self.url())?.get_connection_with_timeout(Duration::from_secs(5))?;
         connection.set_read_timeout(Some(Duration::from_secs(20)))?;
         redis::cmd(command[0]).arg(&command[1..]).query(&mut connection)
@@ -226,6 +212,29 @@ impl Server {
 }
 
 impl Process {
+    /// A program and its arguments; ended with the tests, however these end.
+    pub fn start(command: &Command) -> Self {
+        let mut watched = Command::new("sh");
+        watched.args(["-c", WATCHED, "sh"]).arg(command.get_program()).args(command.get_args());
+        watched.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let start = watched.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
+        let mut shell = start.unwrap_or_else(|error| panic!("these tests need a shell: {error}"));
+        let mut id = String::new();
+        BufReader::new(shell.stdout.take().unwrap()).read_line(&mut id).unwrap();
+        Self { shell, id: id.trim().parse().unwrap() }
+    }
+
+    pub fn has_ended(&mut self) -> bool {
+        self.shell.try_wait().unwrap().is_some()
+    }
+
+    pub fn kill(mut self) {
+        self.signal("KILL");
+        // Not closed before the shell has seen the server's end, else it would end it once more.
+        let _watching = self.shell.stdin.take();
+        self.shell.wait().unwrap();
+    }
+
     fn signal(&self, name: &str) {
         // It may have ended by itself.
         let _sent = Command::new("kill").args(["-s", name, &self.id.to_string()]).stderr(Stdio::null()).status();

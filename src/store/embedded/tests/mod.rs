@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::charging::time::Span;
 use crate::clock::{ManualClock, SystemClock};
-use crate::store::{IndexKey, IndexWrite, Listing, SessionWrite, TimerWrite};
+use crate::store::{IndexKey, IndexWrite, Listing, Origin, SessionWrite, TimerWrite};
 
 mod disk;
 mod measure;
@@ -36,6 +36,7 @@ fn session() -> ChargingDataRef {
 fn update(account: AccountKey, version: u64) -> Commit {
     let text = |what: &str| Bytes::from(format!("{what} of {account}, version {}", version + 1));
     Commit {
+        origin: Origin::ANY,
         account,
         account_expected: Version(version),
         account_document: Some(text("account")),
