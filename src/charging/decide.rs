@@ -263,12 +263,11 @@ fn is_out_of_credit(results: &[GroupResult]) -> bool {
 }
 
 /// A second Create for the same PDU session is a copy as long as the session has only been opened, and the request says
-/// the same or is marked as a retransmission; else the consumer has started again.
+/// the same; else the consumer has started again. A retransmission that says something else is one of a request that
+/// never arrived.
 fn is_unused_copy(session: &ChargingSession, invocation: &Invocation) -> bool {
-    let is_copy = |done: &Remembered| {
-        let same_content = done.mark == invocation.fingerprint.content;
-        done.operation == Operation::Create && (same_content || invocation.retransmission)
-    };
+    let is_copy =
+        |done: &Remembered| done.operation == Operation::Create && done.mark == invocation.fingerprint.content;
     session.first_number == invocation.number
         && session.remembered.iter().all(is_copy)
         && session.quotas.iter().all(|quota| quota.used == 0)

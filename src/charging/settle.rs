@@ -81,7 +81,12 @@ impl<'a> Work<'a> {
             all.iter().map(|(_, usage, container)| seen_container(&usage.key, container)).collect();
         let known = self.session.containers.known(&seen);
         let told = self.session.containers.take(&seen);
-        let repeated = if settling == Settling::Repeated { known } else { told };
+        let is_repeated = |((container, known), told): ((&Container, bool), bool)| {
+            // Two containers that were closed at one time are one, whether or not the numbers say so.
+            told || known && (settling == Settling::Repeated || container.closed_at.is_some())
+        };
+        let containers = all.iter().map(|(_, _, container)| *container);
+        let repeated = containers.zip(known).zip(told).map(is_repeated);
         all.iter().map(|(position, _, _)| *position).zip(repeated).collect()
     }
 

@@ -214,6 +214,24 @@ fn containers_merged_into_the_next_request_are_charged_once() {
 }
 
 #[test]
+fn a_request_that_comes_after_the_one_it_was_merged_into_is_charged_for_nothing() {
+    check(
+        "
+        create S1 #1 rg10 ask 10MiB → rg10 granted 10MiB …
+        -- #2 is on its way when its containers go out once more
+        release S1 #3 rg10 used 1MiB #1 closed 12:00 used 2MiB #2 closed 12:01
+        balance 9.97
+        update S1 #2 rg10 used 1MiB #1 closed 12:00 used 2MiB #2 closed 12:01 ask 10MiB → again gone
+        balance 9.97
+        create S2 #1 from=smf2 rg10 ask 10MiB → rg10 granted 10MiB …
+        update S2 #3 rg10 used 1MiB #1 closed 12:00 ask 10MiB → rg10 granted 10MiB …
+        update S2 #2 rg10 used 1MiB #1 closed 12:00 ask 10MiB → rg10 SUCCESS
+        balance 9.96
+        ",
+    );
+}
+
+#[test]
 fn equal_reports_are_both_charged_where_container_numbers_say_nothing() {
     check(
         "
@@ -352,6 +370,10 @@ fn a_create_sent_again_for_an_unused_pdu_session_is_a_copy() {
         create S4 #2 pdu=5 rg20 ask 60s → rg20 granted 60s …
         state S3 closed Superseded
         cdr S3 → cause 4 lost charged 0.00
+        -- and a mark makes nothing a copy of what said something else: its own first copy never arrived
+        tick 5s
+        create S5 #2 marked pdu=5 rg20 ask 90s → rg20 granted 90s …
+        state S4 closed Superseded
         ",
     );
 }
