@@ -158,13 +158,16 @@ async fn check(app: &App, reference: ChargingDataRef) -> Result<Option<Held>, st
 }
 
 async fn put_back(app: &App, commit: &Commit) -> Result<(), store::Error> {
-    app.shared.metrics.index_drift.inc();
-    for write in &commit.sessions {
-        tracing::warn!(charging.r#ref = %write.key, "an index had lost a session; it is put back");
-    }
     match app.store.commit(commit).await {
-        // Somebody works on it, and the next walk looks again.
-        Ok(()) | Err(store::Error::Conflict(_)) => Ok(()),
+        Ok(()) => {
+            app.shared.metrics.index_drift.inc();
+            for write in &commit.sessions {
+                tracing::warn!(charging.r#ref = %write.key, "an index had lost a session; it was put back");
+            }
+            Ok(())
+        }
+        // Somebody has worked on it between two looks, perhaps closed it; the next walk looks again.
+        Err(store::Error::Conflict(_)) => Ok(()),
         Err(error) => Err(error),
     }
 }
