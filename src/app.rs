@@ -11,6 +11,7 @@ use crate::charging::decide::Rules;
 use crate::charging::tariff::{Catalog, PlanInForce};
 use crate::charging::time::Span;
 use crate::clock::Clock;
+use crate::random::{Random, SystemRandom};
 use crate::store::{AccountKey, RefCodec, Store};
 use crate::telemetry::{Metrics, OncePerSecond};
 
@@ -34,6 +35,7 @@ pub struct RequestLimits {
 /// What the workers of one instance share. None of it grows with the number of open sessions.
 pub struct Shared {
     pub clock: Arc<dyn Clock>,
+    pub random: Arc<dyn Random>,
     pub refs: RefCodec,
     pub rules: Rules,
     /// NF instance id: the recording network function of records.
@@ -56,6 +58,7 @@ impl Shared {
     ) -> Self {
         Self {
             clock,
+            random: Arc::new(SystemRandom),
             refs,
             rules,
             instance_id,

@@ -20,7 +20,7 @@ use crate::http::health::Draining;
 use crate::http::nchf::{self, Nchf};
 use crate::http::operator;
 use crate::http::server::{Server, Settings, Tls, TlsFiles, Workers};
-use crate::notify::{self, Notifier};
+use crate::notify::{self, Notifier, Outside};
 use crate::store::embedded::{self, EmbeddedStore};
 use crate::store::redis::{self, RedisStore};
 use crate::store::{self, RefCodec, Store};
@@ -51,7 +51,7 @@ impl Background {
     async fn start(config: &Config, opener: Opener, shared: Arc<Shared>, own: Vec<SocketAddr>) -> anyhow::Result<Self> {
         let threads = Workers::start(1)?;
         let store = opener.when_available(async || opener.open_for(&threads).await).await?.remove(0);
-        let notifier = Notifier::new(notify_settings(config, own)?, Arc::clone(&shared.clock))?;
+        let notifier = Notifier::new(notify_settings(config, own)?, Outside::new(Arc::clone(&shared.clock)))?;
         let app = App { store, shared };
         let times = records::Times {
             retention: Span::from_secs(config.cdr.retention_secs),

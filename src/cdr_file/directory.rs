@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::files::{Files, Folder};
+use super::files::{Files, Folder, Place};
 use super::ts32297::{self, Closure, FILE_HEADER_LENGTH, FileHeader};
 use super::{Encoded, Format, Record, TooLong};
 use crate::charging::time::{Span, Timestamp};
@@ -139,12 +139,17 @@ impl Directory {
     ///
     /// [`Error::Locked`] when another process writes there.
     pub fn open(path: &Path, settings: Settings) -> Result<Self, Error> {
-        let folder = attempt("opening", &path.display().to_string(), Folder::open(path))?;
-        Self::on(folder.ok_or_else(|| Error::Locked(path.to_owned()))?, settings)
+        Self::at(&path.to_owned(), settings)?.ok_or_else(|| Error::Locked(path.to_owned()))
     }
 }
 
 impl<F: Files> Directory<F> {
+    /// As [`Directory::open`]; `None` when another process writes there.
+    pub fn at(place: &impl Place<Folder = F>, settings: Settings) -> Result<Option<Self>, Error> {
+        let folder = attempt("opening", &place.name(), place.open())?;
+        folder.map(|folder| Self::on(folder, settings)).transpose()
+    }
+
     /// On files that nobody else writes.
     pub fn on(mut files: F, settings: Settings) -> Result<Self, Error> {
         let intent = recover(&mut files)?;
@@ -378,7 +383,7 @@ fn recover<F: Files>(files: &mut F) -> Result<Intent, Error> {
         Some(bytes) => serde_json::from_slice(&bytes)
             .map_err(|_| Error::Damaged { found: String::from_utf8_lossy(&bytes).into_owned() })?,
         None => {
-            let first = Intent { writer: Uuid::new_v4(), number: FileNumber(0), files: Vec::new() };
+            let first = Intent { writer: files.new_name(), number: FileNumber(0), files: Vec::new() };
             intend(files, &first)?;
             first
         }

@@ -7,6 +7,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use uuid::Uuid;
+
 /// One folder. What was written or renamed may be lost in a crash until the matching `sync` has answered.
 pub trait Files {
     type File;
@@ -25,6 +27,39 @@ pub trait Files {
     fn names(&mut self) -> io::Result<Vec<String>>;
     /// Makes creations, renames and removals durable.
     fn sync_names(&mut self) -> io::Result<()>;
+
+    /// A name that no other folder has, for one that is new.
+    fn new_name(&self) -> Uuid {
+        Uuid::new_v4()
+    }
+}
+
+/// Where a folder is, which is one process's at a time.
+pub trait Place: Send + Sync + 'static {
+    type Folder: Files<File: Send> + Send + 'static;
+
+    /// Whether operations there wait for a disk, and must hold up nobody else meanwhile.
+    const WAITS_FOR_DISK: bool;
+
+    /// `None` when another process has it.
+    fn open(&self) -> io::Result<Option<Self::Folder>>;
+
+    /// For whoever reads about an error.
+    fn name(&self) -> String;
+}
+
+impl Place for PathBuf {
+    type Folder = Folder;
+
+    const WAITS_FOR_DISK: bool = true;
+
+    fn open(&self) -> io::Result<Option<Folder>> {
+        Folder::open(self)
+    }
+
+    fn name(&self) -> String {
+        self.display().to_string()
+    }
 }
 
 /// A folder of the file system, locked against other processes for as long as this lives.

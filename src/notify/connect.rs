@@ -12,7 +12,6 @@ use http_body_util::Full;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
@@ -24,6 +23,7 @@ use super::resolve::Resolve;
 use super::settings::ConnectionLimits;
 use super::target::Origin;
 use super::tls;
+use crate::network::{Network, Socket};
 
 pub(super) type Sender = SendRequest<Full<Bytes>>;
 pub(super) type Driver = http2::Connection<TokioIo<Heard>, Full<Bytes>, Tasks>;
@@ -31,6 +31,7 @@ pub(super) type Driver = http2::Connection<TokioIo<Heard>, Full<Bytes>, Tasks>;
 pub(super) struct Connector {
     pub policy: Policy,
     pub resolver: Arc<dyn Resolve>,
+    pub network: Arc<dyn Network>,
     pub tls: TlsConnector,
     pub limits: ConnectionLimits,
 }
@@ -62,9 +63,9 @@ const HEADER_OCTETS_MAX: u32 = 16 * 1024;
 impl Connector {
     pub(super) async fn connect(&self, origin: &Origin, deadline: Instant) -> Result<Opened, NoConnection> {
         let addresses = self.addresses(origin).await?;
-        let socket = connect_to(&addresses, deadline).await.map_err(NoConnection::Failed)?;
+        let socket = self.connect_to(&addresses, deadline).await.map_err(NoConnection::Failed)?;
         let socket: Box<dyn Socket> = match origin.is_tls() {
-            false => Box::new(socket),
+            false => socket,
             true => Box::new(self.secure(origin, socket).await.map_err(NoConnection::Failed)?),
         };
         let answers_http1 = Arc::new(AtomicBool::new(false));
@@ -109,8 +110,8 @@ impl Connector {
     async fn secure(
         &self,
         origin: &Origin,
-        socket: TcpStream,
-    ) -> Result<tokio_rustls::client::TlsStream<TcpStream>, Failure> {
+        socket: Box<dyn Socket>,
+    ) -> Result<tokio_rustls::client::TlsStream<Box<dyn Socket>>, Failure> {
         let name = ServerName::try_from(origin.host().to_owned());
         let name = name.map_err(|_| Failure::Tls("no certificate can name this host"))?;
         let stream = self.tls.connect(name, socket).await.map_err(|error| tls::failure(&error))?;
@@ -118,6 +119,22 @@ impl Connector {
             return Err(Failure::NotHttp2);
         }
         Ok(stream)
+    }
+
+    /// The first address that answers, each given an equal share of the time that is left.
+    async fn connect_to(&self, addresses: &[SocketAddr], deadline: Instant) -> Result<Box<dyn Socket>, Failure> {
+        let mut failure = Failure::NameUnknown;
+        for (tried, address) in addresses.iter().enumerate() {
+            let left = u32::try_from(addresses.len() - tried).unwrap_or(1);
+            let now = Instant::now();
+            let share = now + deadline.saturating_duration_since(now) / left;
+            failure = match timeout_at(share, self.network.connect(*address)).await {
+                Ok(Ok(socket)) => return Ok(socket),
+                Ok(Err(error)) => Failure::Connect(error.kind()),
+                Err(_) => Failure::TimedOut,
+            };
+        }
+        Err(failure)
     }
 }
 
@@ -128,28 +145,6 @@ fn socket_address(ip: IpAddr, port: u16) -> SocketAddr {
         IpAddr::V6(ip) => SocketAddrV6::new(ip, port, 0, 0).into(),
     }
 }
-
-/// The first address that answers, each given an equal share of the time that is left.
-async fn connect_to(addresses: &[SocketAddr], deadline: Instant) -> Result<TcpStream, Failure> {
-    let mut failure = Failure::NameUnknown;
-    for (tried, address) in addresses.iter().enumerate() {
-        let left = u32::try_from(addresses.len() - tried).unwrap_or(1);
-        let now = Instant::now();
-        let share = now + deadline.saturating_duration_since(now) / left;
-        failure = match timeout_at(share, TcpStream::connect(address)).await {
-            Ok(Ok(socket)) => match socket.set_nodelay(true) {
-                Ok(()) => return Ok(socket),
-                Err(error) => Failure::Connect(error.kind()),
-            },
-            Ok(Err(error)) => Failure::Connect(error.kind()),
-            Err(_) => Failure::TimedOut,
-        };
-    }
-    Err(failure)
-}
-
-pub(super) trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Socket for S {}
 
 /// A socket that listens to the first words of its peer: an answer in HTTP/1 tells more than the error that HTTP/2 makes
 /// of it.

@@ -51,6 +51,8 @@ pub use self::target::{Origin, Target};
 pub use self::tls::TlsError;
 use crate::charging::time::Timestamp;
 use crate::clock::Clock;
+use crate::network::{Network, Tcp};
+use crate::random::{Random, SystemRandom};
 
 /// Feature 17 of TS 32.291 6.1.8 in a mask of features: redirections were negotiated.
 pub const ES3XX: u64 = 1 << 16;
@@ -69,33 +71,41 @@ pub struct Call<'a> {
 pub struct Notifier {
     settings: Settings,
     clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
     breaker: Mutex<Breaker>,
     peers: Peers,
+}
+
+/// What a notifier knows of the world.
+pub struct Outside {
+    pub clock: Arc<dyn Clock>,
+    pub random: Arc<dyn Random>,
+    pub resolver: Arc<dyn Resolve>,
+    pub network: Arc<dyn Network>,
+}
+
+impl Outside {
+    /// The system's names, network and random numbers.
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        let resolver = Arc::new(SystemResolver::default());
+        Self { clock, random: Arc::new(SystemRandom), resolver, network: Arc::new(Tcp) }
+    }
 }
 
 impl Notifier {
     /// # Errors
     ///
     /// A certificate file that cannot be used.
-    pub fn new(settings: Settings, clock: Arc<dyn Clock>) -> Result<Self, TlsError> {
-        Self::with_resolver(settings, clock, Arc::new(SystemResolver::default()))
-    }
-
-    /// # Errors
-    ///
-    /// As [`Notifier::new`].
-    pub fn with_resolver(
-        settings: Settings,
-        clock: Arc<dyn Clock>,
-        resolver: Arc<dyn Resolve>,
-    ) -> Result<Self, TlsError> {
+    pub fn new(settings: Settings, outside: Outside) -> Result<Self, TlsError> {
+        let Outside { clock, random, resolver, network } = outside;
         let policy = Policy { allow: settings.allow.clone(), own: settings.own.clone() };
         let tls = tls::connector(settings.ca.as_deref(), settings.identity.as_ref())?;
-        let connector = Connector { policy, resolver, tls, limits: settings.connection_limits() };
+        let connector = Connector { policy, resolver, network, tls, limits: settings.connection_limits() };
         Ok(Self {
             peers: Peers::new(&settings, connector),
             breaker: Mutex::new(Breaker::new(settings.breaker.clone())),
             clock,
+            random,
             settings,
         })
     }
@@ -173,7 +183,7 @@ impl Notifier {
         if let Reply::Outcome(Outcome::Failed { reason, .. }) = &reply {
             tracing::debug!(peer = %origin, %reason, "a notification failed");
         }
-        self.breaker().learn(origin, reply.verdict(), self.clock.now(), Jitter::random());
+        self.breaker().learn(origin, reply.verdict(), self.clock.now(), Jitter::random(&*self.random));
         (reply, deadline)
     }
 

@@ -1,6 +1,7 @@
 //! When a failed call is worth another attempt: pure functions for whoever keeps the outbox.
 
 use crate::charging::time::{Span, Timestamp};
+use crate::random::Random;
 
 /// How patient the charging function is with a consumer that does not answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,9 +53,8 @@ impl Jitter {
         Self(share)
     }
 
-    /// Without a source of randomness pauses have their full length, which is as good for one and worse for many.
-    pub fn random() -> Self {
-        getrandom::u32().map_or(Self::NONE, Self)
+    pub fn random(random: &dyn Random) -> Self {
+        Self(random.number() as u32)
     }
 
     /// Between half of the pause and all of it.

@@ -13,6 +13,7 @@ pub mod records;
 pub mod sweep;
 pub mod timers;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
@@ -23,6 +24,7 @@ use self::notifications::Notifications;
 use self::records::Records;
 use self::sweep::Sweep;
 use crate::app::App;
+use crate::cdr_file::files::Place;
 use crate::charging::decision::Outgoing;
 use crate::charging::time::{Span, Timestamp};
 use crate::store::{self, Partition, Queue, Work, record};
@@ -41,10 +43,10 @@ const ROUNDS_BETWEEN_CHECKS: u32 = 20;
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
 /// All workers of one instance.
-pub struct Workers {
+pub struct Workers<P: Place = PathBuf> {
     pub app: App,
     pub notifications: Notifications,
-    pub records: Records,
+    pub records: Records<P>,
 }
 
 /// Partitions whose outbox of records is not empty, with how many entries wait there.
@@ -57,7 +59,7 @@ struct Found {
     notifications: Waiting,
 }
 
-impl Workers {
+impl<P: Place> Workers<P> {
     /// Works until told to stop. Being dropped in the midst of it loses nothing either.
     pub async fn run(self, stop: oneshot::Receiver<()>) {
         let Self { app, notifications, records } = self;
@@ -69,9 +71,9 @@ impl Workers {
         );
     }
 
-    /// Everything once, one after the other.
-    pub async fn round(&mut self, first: usize, sweep: &mut Sweep) -> Result<(), store::Error> {
-        let found = round(&self.app, &self.notifications, first).await?;
+    /// Everything once in some partitions, one after the other.
+    pub async fn round(&mut self, partitions: &[Partition], sweep: &mut Sweep) -> Result<(), store::Error> {
+        let found = round(&self.app, &self.notifications, partitions).await?;
         measure_age(&self.app, &found).await?;
         match self.records.step(&found.records).await {
             Err(records::Error::Directory(error)) => tracing::error!(%error, "records cannot be written"),
@@ -90,7 +92,9 @@ async fn rounds(
     mut stop: oneshot::Receiver<()>,
 ) {
     // Instances start their rounds at different places, so that they rarely meet.
-    let mut first = usize::from(any_number());
+    let mut partitions: Vec<_> = Partition::all().collect();
+    let first = usize::from(app.shared.random.number() as u16) % partitions.len();
+    partitions.rotate_left(first);
     let mut rounds = 0u32;
     loop {
         let is_time_to_check = rounds.is_multiple_of(ROUNDS_BETWEEN_CHECKS);
@@ -99,7 +103,7 @@ async fn rounds(
         }
         rounds = rounds.wrapping_add(1);
         let next = Instant::now() + LOOK_EVERY;
-        match round(app, notifications, first).await {
+        match round(app, notifications, &partitions).await {
             Ok(waiting) => {
                 if is_time_to_check && let Err(error) = measure_age(app, &waiting).await {
                     tracing::warn!(%error, "what waits cannot be looked at");
@@ -111,7 +115,7 @@ async fn rounds(
                 sleep(AFTER_FAILURE).await;
             }
         }
-        first = first.wrapping_add(LOOKED_AT_ONCE);
+        partitions.rotate_left(LOOKED_AT_ONCE);
         if timeout_at(next, &mut stop).await.is_ok() {
             return;
         }
@@ -125,11 +129,8 @@ async fn check_store(app: &App) {
     }
 }
 
-/// Looks at all partitions once, performs what is due and delivers what is to be told.
-async fn round(app: &App, notifications: &Notifications, first: usize) -> Result<Found, store::Error> {
-    let mut partitions: Vec<_> = Partition::all().collect();
-    let length = partitions.len();
-    partitions.rotate_left(first % length);
+/// Looks at these partitions once, performs what is due and delivers what is to be told.
+async fn round(app: &App, notifications: &Notifications, partitions: &[Partition]) -> Result<Found, store::Error> {
     let mut waiting = Found::default();
     for some in partitions.chunks(LOOKED_AT_ONCE) {
         let found = app.store.look(some, app.shared.clock.now()).await?;
@@ -201,7 +202,7 @@ fn seconds(span: Span) -> f64 {
 }
 
 /// Exports records after each look, and at the end what there is.
-async fn export(mut records: Records, mut waiting: watch::Receiver<Waiting>) {
+async fn export<P: Place>(mut records: Records<P>, mut waiting: watch::Receiver<Waiting>) {
     while waiting.changed().await.is_ok() {
         let waiting = waiting.borrow_and_update().clone();
         if let Err(error) = records.step(&waiting).await {
@@ -226,11 +227,4 @@ async fn sweep_on(app: &App, mut sweep: Sweep, mut looked: watch::Receiver<Waiti
             sleep(AFTER_FAILURE).await;
         }
     }
-}
-
-fn any_number() -> u16 {
-    let mut bytes = [0; 2];
-    // Without randomness instances start at the same place and meet more often, which the claims bear.
-    let _ = getrandom::fill(&mut bytes);
-    u16::from_be_bytes(bytes)
 }

@@ -190,7 +190,7 @@ async fn notify(
         // No attempt was made, so none is counted.
         Outcome::Postponed { until } => Ok(Next::Postponed(until)),
         Outcome::Failed { reason, retry_after } => {
-            let next = policy.next_attempt(count, *decided_at, now, Jitter::random());
+            let next = policy.next_attempt(count, *decided_at, now, Jitter::random(&*app.shared.random));
             Ok(match (next, retry_after) {
                 (Retry::At(at), Some(pause)) => Next::At(at.max(now.after(pause))),
                 (Retry::At(at), None) => Next::At(at),

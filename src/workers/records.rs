@@ -23,6 +23,7 @@ use super::export_state::{ExportState, File, Segment, Stage, Taken};
 use super::{Waiting, together};
 use crate::app::App;
 use crate::cdr_file::directory::{self, Directory, FileNumber};
+use crate::cdr_file::files::{Files, Place};
 use crate::cdr_file::ts32297::Closure;
 use crate::cdr_file::{Encoded, Record, TooLong};
 use crate::charging::cdr::Cdr;
@@ -54,12 +55,12 @@ const STATE: &str = "export";
 
 /// The exporter of one directory, or who waits for it: the directory is one process's at a time, and whoever finds it
 /// taken takes it over when that process is gone.
-pub struct Records {
+pub struct Records<P: Place = PathBuf> {
     app: App,
-    path: PathBuf,
+    place: P,
     settings: directory::Settings,
     times: Times,
-    exporter: Option<Exporter>,
+    exporter: Option<Exporter<P>>,
 }
 
 /// What an operator decides about time.
@@ -80,31 +81,28 @@ pub enum Error {
     Directory(#[from] directory::Error),
 }
 
-impl Records {
+impl<P: Place> Records<P> {
     /// # Errors
     ///
     /// When nobody could write there; not when somebody else does.
-    pub fn new(app: App, path: PathBuf, settings: directory::Settings, times: Times) -> Result<Self, Error> {
-        let mut records = Self { app, path, settings, times, exporter: None };
+    pub fn new(app: App, place: P, settings: directory::Settings, times: Times) -> Result<Self, Error> {
+        let mut records = Self { app, place, settings, times, exporter: None };
         records.exporter = records.try_open()?;
         Ok(records)
     }
 
-    fn try_open(&self) -> Result<Option<Exporter>, Error> {
-        match Directory::open(&self.path, self.settings.clone()) {
-            Ok(directory) => Ok(Some(Exporter {
-                app: self.app.clone(),
-                writer: directory.writer(),
-                directory: Arc::new(Mutex::new(directory)),
-                settings: self.settings.clone(),
-                times: self.times,
-                complete: None,
-                waiting_since: Some(Timestamp::from_millis(0)),
-                octets_each: OCTETS_AT_FIRST,
-            })),
-            Err(directory::Error::Locked(_)) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+    fn try_open(&self) -> Result<Option<Exporter<P>>, Error> {
+        let directory = Directory::at(&self.place, self.settings.clone())?;
+        Ok(directory.map(|directory| Exporter {
+            app: self.app.clone(),
+            writer: directory.writer(),
+            directory: Arc::new(Mutex::new(directory)),
+            settings: self.settings.clone(),
+            times: self.times,
+            complete: None,
+            waiting_since: Some(Timestamp::from_millis(0)),
+            octets_each: OCTETS_AT_FIRST,
+        }))
     }
 
     pub(super) fn count_failure(&self) {
@@ -132,9 +130,9 @@ impl Records {
     }
 }
 
-struct Exporter {
+struct Exporter<P: Place> {
     app: App,
-    directory: Arc<Mutex<Directory>>,
+    directory: Arc<Mutex<Directory<P::Folder>>>,
     writer: Uuid,
     settings: directory::Settings,
     times: Times,
@@ -147,7 +145,7 @@ struct Exporter {
     octets_each: u64,
 }
 
-impl Exporter {
+impl<P: Place> Exporter<P> {
     async fn step(&mut self, waiting: &Waiting) -> Result<(), Error> {
         self.attend(self.writer).await?;
         let state = self.state().await?.0;
@@ -349,7 +347,7 @@ impl Exporter {
     async fn append(&self, rows: Vec<(u32, Vec<Cdr>)>, recording_nf: &str) -> Result<(), Error> {
         let now = self.app.shared.clock.now();
         let recording_nf: Box<str> = recording_nf.into();
-        let append = move |directory: &mut Directory| {
+        let append = move |directory: &mut Directory<P::Folder>| {
             for (first_number, records) in &rows {
                 for (at, cdr) in (0..).zip(records) {
                     let encoded = encode(directory, cdr, &recording_nf, first_number.wrapping_add(at));
@@ -492,12 +490,14 @@ impl Exporter {
 
     async fn on_directory<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut Directory) -> Result<T, directory::Error> + Send + 'static,
+        work: impl FnOnce(&mut Directory<P::Folder>) -> Result<T, directory::Error> + Send + 'static,
     ) -> Result<T, Error> {
         let directory = Arc::clone(&self.directory);
-        let done =
-            tokio::task::spawn_blocking(move || work(&mut directory.lock().unwrap_or_else(PoisonError::into_inner)));
-        match done.await {
+        let work = move || work(&mut directory.lock().unwrap_or_else(PoisonError::into_inner));
+        if !P::WAITS_FOR_DISK {
+            return Ok(work()?);
+        }
+        match tokio::task::spawn_blocking(work).await {
             Ok(outcome) => Ok(outcome?),
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         }
@@ -545,7 +545,7 @@ fn batch(waiting: &mut VecDeque<(Partition, u64)>, fits: u64) -> Vec<(Partition,
 
 /// The core splits records long before; one that is too long all the same is written without what was kept verbatim, and
 /// said so, rather than leave a gap in the numbers.
-fn encode(directory: &Directory, cdr: &Cdr, recording_nf: &str, number: u32) -> Encoded {
+fn encode(directory: &Directory<impl Files>, cdr: &Cdr, recording_nf: &str, number: u32) -> Encoded {
     let encode = |cdr: &Cdr| directory.encode(&Record { cdr, recording_nf, local_sequence_number: Some(number) });
     encode(cdr).unwrap_or_else(|TooLong { octets }| {
         tracing::error!(charging.r#ref = %cdr.reference, octets, "a record is too long; its blocks are left out");

@@ -10,7 +10,7 @@ use nchf::charging::time::Span;
 use nchf::clock::SystemClock;
 use nchf::config::Config;
 use nchf::notify::retry::RetryPolicy;
-use nchf::notify::{Notifier, policy::Allowed};
+use nchf::notify::{Notifier, Outside, policy::Allowed};
 use nchf::store::{
     Commit, Listing, Load, Origin, Partition, Queue, ReferenceKind, SessionWrite, TimerWrite, Version, record,
 };
@@ -39,7 +39,7 @@ impl Running {
     pub async fn new() -> Self {
         let world = World::new().await;
         let settings = nchf::notify::Settings { allow: Allowed::loopback().into(), ..Default::default() };
-        let notifier = Notifier::new(settings, std::sync::Arc::new(SystemClock)).unwrap();
+        let notifier = Notifier::new(settings, Outside::new(std::sync::Arc::new(SystemClock))).unwrap();
         let notifications = Notifications::new(notifier, RetryPolicy::default());
         let directory = tempfile::tempdir().unwrap();
         let records = records(&world, directory.path());
@@ -48,7 +48,7 @@ impl Running {
     }
 
     pub async fn round(&mut self) {
-        self.workers.round(0, &mut self.sweep).await.unwrap();
+        self.workers.round(&Partition::all().collect::<Vec<_>>(), &mut self.sweep).await.unwrap();
     }
 
     /// Rounds until something holds: deliveries take their time.

@@ -4,10 +4,10 @@
 //! was pointed. The whole is learned anew when a server cannot be reached or points elsewhere: several are asked at once
 //! and of those that answer the one with the latest epoch counts, so that a server that was cut off does not decide.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use redis::{Client, ConnectionAddr, ConnectionInfo, ErrorKind, RedisError, Value, cmd};
+use redis::{ConnectionAddr, ConnectionInfo, ErrorKind, RedisError, Value, cmd};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -15,7 +15,8 @@ use super::failure::Failure;
 use super::keys::{SLOTS, Slot};
 use super::lane::Promise;
 use super::node::{ATTEMPT_PAUSE, Node, Place, Question};
-use super::{Settings, reply};
+use super::{Settings, reply, wire};
+use crate::network::Network;
 use crate::store::partition::KeyedHash;
 
 /// So many servers are asked for the slots at once: enough that most of them are right, few enough for a large cluster.
@@ -39,7 +40,7 @@ struct Learned {
 #[derive(Default)]
 struct Map {
     /// By host and port.
-    nodes: HashMap<Box<str>, Arc<Node>>,
+    nodes: BTreeMap<Box<str>, Arc<Node>>,
     /// Empty until something was learned; then one for each slot.
     owners: Vec<Option<Arc<Node>>>,
     /// Whom to ask next.
@@ -127,7 +128,7 @@ impl Cluster {
         let until = Instant::now() + patience;
         let mut asked = JoinSet::new();
         for info in self.whom_to_ask() {
-            asked.spawn(timeout(patience, ask(info)));
+            asked.spawn(timeout(patience, ask(info, self.settings.network.clone())));
         }
         let (count, mut heard) = (asked.len(), 0);
         let (mut latest, mut failure) = (None::<Said>, None);
@@ -201,12 +202,12 @@ impl Map {
     }
 }
 
-async fn ask(server: ConnectionInfo) -> Result<Said, RedisError> {
+async fn ask(server: ConnectionInfo, network: Option<Arc<dyn Network>>) -> Result<Said, RedisError> {
     let host = match server.addr() {
         ConnectionAddr::Tcp(host, _) => host.clone(),
         _ => String::new(),
     };
-    let mut connection = Client::open(server)?.get_multiplexed_async_connection().await?;
+    let mut connection = wire::connect(network.as_ref(), server).await?;
     let info: String = cmd("CLUSTER").arg("INFO").query_async(&mut connection).await?;
     let slots: Value = cmd("CLUSTER").arg("SLOTS").query_async(&mut connection).await?;
     let unreadable = || RedisError::from((ErrorKind::UnexpectedReturnType, "a cluster of another shape"));

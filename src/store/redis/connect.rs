@@ -68,7 +68,8 @@ impl Links {
             }
             Some(Address::Sentinel { sentinels, name, session }) => {
                 // The other half is for connecting to what they name.
-                let sentinels = Sentinels::new(sentinels, name, session, settings.connect_timeout / 2);
+                let sentinels =
+                    Sentinels::new(sentinels, name, session, settings.connect_timeout / 2, settings.network.clone());
                 let node = Node::new(Place::Found(sentinels.clone()), settings, Some(promise));
                 Servers::One { node: Arc::new(node), sentinels: Some(sentinels) }
             }

@@ -21,6 +21,7 @@ mod ready;
 mod reply;
 mod sentinel;
 mod steps;
+mod wire;
 
 use std::fmt;
 use std::sync::Arc;
@@ -43,6 +44,7 @@ use super::{
 };
 use crate::charging::ids::ChargingDataRef;
 use crate::charging::time::{Span, Timestamp};
+use crate::network::Network;
 
 /// Most that one call asks Redis for, whatever the caller's limit: it serves one command at a time, and others wait.
 const ANSWER_MAX: usize = 1000;
@@ -79,6 +81,8 @@ pub struct Settings {
     pub hot_connections: usize,
     /// Whether opening the store brings it to the current format.
     pub migrate: bool,
+    /// In the place of the system's; then servers are found by their IP addresses only.
+    pub network: Option<Arc<dyn Network>>,
 }
 
 impl Settings {
@@ -92,6 +96,7 @@ impl Settings {
             histories: Arc::default(),
             hot_connections: 1,
             migrate: true,
+            network: None,
         }
     }
 }

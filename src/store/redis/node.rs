@@ -21,6 +21,8 @@ use super::failure::{Failure, demoted, lost, moved};
 use super::history::Replication;
 use super::lane::{Lanes, Promise};
 use super::sentinel::{Sentinels, is_master};
+use super::wire;
+use crate::network::Network;
 use crate::store::Origin;
 
 /// After a failed attempt to connect, calls fail at once for so long: a dead Redis is not asked by every request, and
@@ -95,6 +97,7 @@ impl Node {
         };
         let manager = Manager {
             place,
+            network: settings.network.clone(),
             has_replicas: promise.is_some(),
             connect_timeout: settings.connect_timeout,
             answer_timeout: settings.deadline,
@@ -302,6 +305,7 @@ impl Hot {
 /// Makes connections to the server; adds to bb8's own manager the timeouts and the knowledge of what is broken.
 pub(super) struct Manager {
     place: Place,
+    network: Option<Arc<dyn Network>>,
     has_replicas: bool,
     connect_timeout: Duration,
     answer_timeout: Duration,
@@ -314,7 +318,10 @@ impl Manager {
             Place::Found(sentinels) => sentinels.master().await?.at,
         };
         let address = info.addr().to_string().into();
-        let mut connection = RedisConnectionManager::new(info)?.connect().await?;
+        let mut connection = match &self.network {
+            None => RedisConnectionManager::new(info)?.connect().await?,
+            Some(network) => wire::connect_over(&**network, &info).await?,
+        };
         let mut replication = None;
         if self.has_replicas {
             let found = Replication::of(&mut connection).await?;

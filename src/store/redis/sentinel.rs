@@ -4,14 +4,16 @@
 //! time nor decides. Of different answers the one of the latest failover counts. What is found says itself that it is a
 //! master before it is used; a master that was replaced and does not know it yet is found out when it hears so.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use redis::{Client, ConnectionAddr, ConnectionInfo, ErrorKind, RedisConnectionInfo, RedisError, Value, cmd};
+use redis::{ConnectionAddr, ConnectionInfo, ErrorKind, RedisConnectionInfo, RedisError, Value, cmd};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::history::Replication;
-use super::reply;
+use super::{reply, wire};
+use crate::network::Network;
 
 /// The sentinels of one master.
 #[derive(Clone)]
@@ -20,6 +22,7 @@ pub struct Sentinels {
     name: Box<str>,
     session: RedisConnectionInfo,
     patience: Duration,
+    network: Option<Arc<dyn Network>>,
 }
 
 /// What a sentinel says of a master.
@@ -45,8 +48,9 @@ impl Sentinels {
         name: Box<str>,
         session: RedisConnectionInfo,
         patience: Duration,
+        network: Option<Arc<dyn Network>>,
     ) -> Self {
-        Self { sentinels, name, session, patience }
+        Self { sentinels, name, session, patience, network }
     }
 
     pub fn name(&self) -> &str {
@@ -59,7 +63,7 @@ impl Sentinels {
         let until = Instant::now() + self.patience;
         let mut asked = JoinSet::new();
         for sentinel in &self.sentinels {
-            asked.spawn(timeout(self.patience, ask(sentinel.clone(), self.name.clone(), self.session.clone())));
+            asked.spawn(timeout(self.patience, self.clone().ask(sentinel.clone())));
         }
         let (mut latest, mut heard, mut failure) = (None::<Said>, 0, None);
         while heard <= self.sentinels.len() / 2 {
@@ -81,27 +85,26 @@ impl Sentinels {
         let at = sentinel.set_addr(ConnectionAddr::Tcp(host, port)).set_redis_settings(self.session.clone());
         Ok(Master { at, replicas })
     }
+
+    async fn ask(self, sentinel: ConnectionInfo) -> Result<Said, RedisError> {
+        let mut answer = self.ask_once(sentinel.clone()).await;
+        // Its password, if it has one, is that of the master.
+        if answer.as_ref().is_err_and(|error| error.code() == Some("NOAUTH")) && self.session.password().is_some() {
+            let session = self.session.clone().set_db(0);
+            answer = self.ask_once(sentinel.set_redis_settings(session)).await;
+        }
+        said(answer?).ok_or_else(|| unknown("a sentinel's answer is of another shape".into()))
+    }
+
+    async fn ask_once(&self, sentinel: ConnectionInfo) -> Result<Value, RedisError> {
+        let mut connection = wire::connect(self.network.as_ref(), sentinel).await?;
+        cmd("SENTINEL").arg("MASTER").arg(&*self.name).query_async(&mut connection).await
+    }
 }
 
 /// Whether a server that was just connected to is a master, by its own word.
 pub fn is_master(found: &Replication) -> Result<(), RedisError> {
     if found.is_master { Ok(()) } else { Err(unknown("where the master should be is a replica".into())) }
-}
-
-async fn ask(sentinel: ConnectionInfo, name: Box<str>, session: RedisConnectionInfo) -> Result<Said, RedisError> {
-    let question = cmd("SENTINEL").arg("MASTER").arg(&*name).take();
-    let mut answer = ask_once(sentinel.clone(), &question).await;
-    // Its password, if it has one, is that of the master.
-    if answer.as_ref().is_err_and(|error| error.code() == Some("NOAUTH")) && session.password().is_some() {
-        let session = session.set_db(0);
-        answer = ask_once(sentinel.set_redis_settings(session), &question).await;
-    }
-    said(answer?).ok_or_else(|| unknown("a sentinel's answer is of another shape".into()))
-}
-
-async fn ask_once(sentinel: ConnectionInfo, question: &redis::Cmd) -> Result<Value, RedisError> {
-    let mut connection = Client::open(sentinel)?.get_multiplexed_async_connection().await?;
-    question.query_async(&mut connection).await
 }
 
 fn said(answer: Value) -> Option<Said> {

@@ -11,8 +11,8 @@ use nchf::clock::{Clock, ManualClock};
 use nchf::config::Config;
 use nchf::notify::policy::Allowed;
 use nchf::notify::retry::RetryPolicy;
-use nchf::notify::{Notifier, Settings};
-use nchf::store::{AccountKey, Store};
+use nchf::notify::{Notifier, Outside, Settings};
+use nchf::store::{AccountKey, Partition, Store};
 use nchf::workers::Workers;
 use nchf::workers::notifications::Notifications;
 use nchf::workers::records::{Records, Times};
@@ -40,9 +40,8 @@ pub fn clock() -> ManualClock {
 impl Workload {
     pub async fn over(store: Arc<dyn Store>, clock: ManualClock, formats: &[Format]) -> Self {
         let world = World::over(store, clock.clone(), Config::default()).await;
-        let notifier = Notifier::new(Settings { allow: Allowed::loopback().into(), ..Default::default() }, {
-            Arc::new(clock.clone())
-        });
+        let settings = Settings { allow: Allowed::loopback().into(), ..Default::default() };
+        let notifier = Notifier::new(settings, Outside::new(Arc::new(clock.clone())));
         let notifications = Notifications::new(notifier.unwrap(), RetryPolicy::default());
         let directory = tempfile::tempdir().unwrap();
         let mut config = Config::default();
@@ -72,7 +71,7 @@ impl Workload {
     }
 
     pub async fn round(&mut self) {
-        self.workers.round(0, &mut self.sweep).await.unwrap();
+        self.workers.round(&Partition::all().collect::<Vec<_>>(), &mut self.sweep).await.unwrap();
     }
 
     /// What has closed appears in a file.

@@ -16,7 +16,7 @@ use nchf::clock::{Clock, ManualClock, SystemClock};
 use nchf::http::nchf::wire::schemas::Service;
 use nchf::notify::policy::Kind;
 use nchf::notify::resolve::{Resolve, SystemResolver};
-use nchf::notify::{Call, Denial, Failure, Notification, Notifier, Outcome, Redirection, Settings};
+use nchf::notify::{Call, Denial, Failure, Notification, Notifier, Outcome, Outside, Redirection, Settings};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -40,7 +40,7 @@ fn settings(allow: &[&str]) -> Settings {
 }
 
 fn notifier_with(settings: Settings) -> Notifier {
-    Notifier::new(settings, Arc::new(SystemClock)).unwrap()
+    Notifier::new(settings, Outside::new(Arc::new(SystemClock))).unwrap()
 }
 
 /// May reach this machine.
@@ -334,7 +334,7 @@ async fn a_redirection_is_followed_once_and_only_where_negotiated() {
 
 fn resolving(names: &Arc<Names>, allow: &[&str]) -> Notifier {
     let resolver: Arc<dyn Resolve> = Arc::<Names>::clone(names);
-    Notifier::with_resolver(settings(allow), Arc::new(SystemClock), resolver).unwrap()
+    Notifier::new(settings(allow), Outside { resolver, ..Outside::new(Arc::new(SystemClock)) }).unwrap()
 }
 
 #[tokio::test]
@@ -380,7 +380,7 @@ async fn a_name_server_that_is_silent_holds_nobody_for_longer_than_the_deadline(
     let stub = Stub::always(Says::Status(204)).await;
     let names: Arc<dyn Resolve> = Names::of("smf.example", &[&["127.0.0.1"]]);
     let limits = Settings { deadline: SHORT, ..settings(&["127.0.0.1"]) };
-    let notifier = Notifier::with_resolver(limits, Arc::new(SystemClock), names).unwrap();
+    let notifier = Notifier::new(limits, Outside { resolver: names, ..Outside::new(Arc::new(SystemClock)) }).unwrap();
     let live = format!("http://smf.example:{}/cb", stub.address.port());
     let (dead_call, live_call) = (reauthorize("http://silent.example:8000/cb"), reauthorize(&live));
     let dead = async { timeout(PATIENCE, notifier.send(&dead_call)).await.unwrap() };
@@ -468,7 +468,7 @@ fn a_certificate_that_cannot_be_used_is_named() {
     std::fs::write(&empty, "").unwrap();
     for path in [empty, directory.path().join("missing.pem")] {
         let settings = Settings { ca: Some(path.clone()), ..Settings::default() };
-        let error = Notifier::new(settings, Arc::new(SystemClock)).err().unwrap();
+        let error = Notifier::new(settings, Outside::new(Arc::new(SystemClock))).err().unwrap();
         assert!(error.to_string().starts_with(&path.display().to_string()), "{error}");
     }
 }
@@ -608,7 +608,7 @@ async fn more_targets_than_connections_take_turns() {
 #[tokio::test]
 async fn a_dead_target_is_left_alone_and_probed_by_one_call() {
     let clock = ManualClock::at(Timestamp::from_secs(1_700_000_000));
-    let notifier = Notifier::new(settings(&["127.0.0.1"]), Arc::new(clock.clone())).unwrap();
+    let notifier = Notifier::new(settings(&["127.0.0.1"]), Outside::new(Arc::new(clock.clone()))).unwrap();
     let address = nobody().await;
     let uri = format!("http://{address}/cb");
     for _ in 0..5 {
@@ -651,7 +651,7 @@ async fn answers_of_a_living_target_never_close_it_off() {
     let clock = ManualClock::at(Timestamp::from_secs(1_700_000_000));
     for says in [Says::Status(404), Says::Status(403), Says::With(400, "{}"), Says::Status(307)] {
         let stub = Stub::always(says.clone()).await;
-        let notifier = Notifier::new(settings(&["127.0.0.1"]), Arc::new(clock.clone())).unwrap();
+        let notifier = Notifier::new(settings(&["127.0.0.1"]), Outside::new(Arc::new(clock.clone()))).unwrap();
         for _ in 0..20 {
             notifier.send(&reauthorize(&stub.uri("/cb"))).await;
         }

@@ -1,0 +1,37 @@
+//! Connections that are used once, and those over a network of another's making.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, RedisError};
+
+use crate::network::Network;
+
+/// A connection for a question or two.
+pub async fn connect(
+    network: Option<&Arc<dyn Network>>,
+    info: ConnectionInfo,
+) -> Result<MultiplexedConnection, RedisError> {
+    match network {
+        None => Client::open(info)?.get_multiplexed_async_connection().await,
+        Some(network) => connect_over(&**network, &info).await,
+    }
+}
+
+/// The task that drives the connection ends with it.
+pub async fn connect_over(network: &dyn Network, info: &ConnectionInfo) -> Result<MultiplexedConnection, RedisError> {
+    let socket = network.connect(address(info.addr())?).await?;
+    let (connection, driver) =
+        MultiplexedConnection::new_with_config(info.redis_settings(), socket, AsyncConnectionConfig::new()).await?;
+    tokio::spawn(driver);
+    Ok(connection)
+}
+
+fn address(of: &ConnectionAddr) -> io::Result<SocketAddr> {
+    match of {
+        ConnectionAddr::Tcp(host, port) if let Ok(ip) = host.parse::<IpAddr>() => Ok(SocketAddr::new(ip, *port)),
+        _ => Err(io::Error::other(format!("{of} is no IP address, and this network knows no names"))),
+    }
+}
