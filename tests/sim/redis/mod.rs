@@ -34,6 +34,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 
+pub use self::cluster::slot_of;
 use self::cluster::{SLOTS, View};
 use self::keyspace::Keyspace;
 pub use self::keyspace::{Entry, Object};
