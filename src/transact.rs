@@ -176,9 +176,9 @@ impl App {
     async fn attempt_to_commit(&self, load: &Load, asked: Asked<'_>, fate: &mut Fate) -> Result<Done, Failure> {
         let mut snapshot = self.store.load(load).await?;
         for _ in 0..ATTEMPTS {
-            let (command, second_version) = self.command(&asked, load, &snapshot).await?;
             let account: Option<Account> = snapshot.account.as_ref().map(decode).transpose()?;
             let version = version_of(snapshot.account.as_ref());
+            let command = self.command(&asked, load, &snapshot).await;
             let catalog = self.shared.catalog();
             let context = Context {
                 now: self.shared.clock.now(),
@@ -186,18 +186,20 @@ impl App {
                 rules: &self.shared.rules,
                 account_version: version.next().0,
             };
-            let decision = match decide(&context, account, command) {
-                Ok(decision) => decision,
-                // It may be one of a master that was replaced, and then it does not know what was done since.
-                Err(rejection) => {
+            let decided = command.and_then(|(command, second_version)| {
+                let decision = decide(&context, account, command)?;
+                Ok((decision, second_version))
+            });
+            let (decision, second_version) = match decided {
+                // What was read may be of a master that was replaced, and then it does not say what was done since.
+                Err(Failure::Rejected(rejection)) => {
                     match self.settled(self.store.confirm(&reading(&snapshot, load)).await, load, fate).await? {
                         None => return Err(rejection.into()),
-                        Some(current) => {
-                            snapshot = current;
-                            continue;
-                        }
+                        Some(current) => snapshot = current,
                     }
+                    continue;
                 }
+                decided => decided?,
             };
             if let Some(session) = decision.replayed {
                 // The answer stands in what was read: it is given again only when that is as safe as the first time.

@@ -107,6 +107,18 @@ async fn a_copy_is_answered_when_the_replicas_have_what_the_first_one_did() {
         watched.servers[1].resume();
         is_answered_at_last(&world, &created, &asks(2)).await;
         assert_eq!(world.balance("demo-0001", "main", "amount").await, "9.990000", "charged once");
+
+        // Nor is anybody refused for what the replicas may not know.
+        let document = watched.servers[0]
+            .keys()
+            .into_iter()
+            .find(|key| key.contains(&format!("s:{}", created.reference())))
+            .unwrap();
+        watched.servers[0].ask(&["DEL", &document]);
+        world.update(&created, &asks(3)).await.expect(404);
+        watched.servers[1].pause();
+        assert_eq!(world.update(&created, &asks(3)).await.status, 504);
+        watched.servers[1].resume();
     }
 }
 

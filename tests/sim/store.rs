@@ -192,14 +192,47 @@ impl Store {
 
     async fn crash(&self, world: &World, server: ServerId, chance: &mut Chance) {
         self.deployment.borrow_mut().crash(server);
+        self.miss(server, chance).await;
         sleep(super::faults::away(chance)).await;
         self.deployment.borrow_mut().restart(server, world.wall_millis());
+        self.meet(server, chance).await;
     }
 
     async fn freeze(&self, server: ServerId, chance: &mut Chance) {
         self.deployment.borrow_mut().freeze(server);
+        self.miss(server, chance).await;
         sleep(super::faults::away(chance)).await;
         self.deployment.borrow_mut().thaw(server);
+        self.meet(server, chance).await;
+    }
+
+    /// The sentinels notice, one after the other, that they cannot reach a server.
+    async fn miss(&self, server: ServerId, chance: &mut Chance) {
+        let sentinels = self.deployment.borrow().sentinels();
+        for sentinel in sentinels {
+            sleep(chance.millis(50, 300)).await;
+            self.deployment.borrow_mut().set_down(sentinel, server, true);
+        }
+    }
+
+    /// And that they can again.
+    async fn meet(&self, server: ServerId, chance: &mut Chance) {
+        let sentinels = self.deployment.borrow().sentinels();
+        for sentinel in sentinels {
+            sleep(chance.millis(10, 200)).await;
+            self.deployment.borrow_mut().set_down(sentinel, server, false);
+        }
+    }
+
+    /// Whom the sentinels, or the other masters, make the master: of those that live the one with the longest history.
+    fn heir(&self, master: ServerId, chance: &mut Chance) -> Option<ServerId> {
+        let replicas = self.replicas_of(master);
+        let deployment = self.deployment.borrow();
+        let lives = |one: &ServerId| deployment.is_alive(*one) && !deployment.is_frozen(*one);
+        let longest = replicas.iter().filter(|one| lives(one)).map(|one| deployment.offset(*one)).max()?;
+        let heirs: Vec<ServerId> =
+            replicas.into_iter().filter(|one| lives(one) && deployment.offset(*one) == longest).collect();
+        Some(*chance.one_of(&heirs))
     }
 
     async fn replica_away(&self, world: &World, master: ServerId, chance: &mut Chance) {
@@ -225,17 +258,12 @@ impl Store {
             // Cut off from its replicas, and still there for everybody else.
             _ => self.cut_off(master, true),
         }
-        sleep(chance.millis(300, 3000)).await;
-        let replica = *chance.one_of(&self.replicas_of(master));
-        let tellers = self.tellers(replica);
-        let (at_once, later): (Vec<_>, Vec<_>) = tellers.into_iter().partition(|_| chance.permille(600));
-        self.deployment.borrow_mut().promote(replica, &at_once, world.wall_millis());
-        sleep(chance.millis(0, 1500)).await;
-        for one in later {
-            self.deployment.borrow_mut().tell(one, world.wall_millis());
+        if dies < 2 {
+            self.miss(master, chance).await;
         }
-        for other in self.replicas_of(replica).into_iter().filter(|one| *one != master) {
-            self.follow(other, world);
+        sleep(chance.millis(0, 2000)).await;
+        if let Some(heir) = self.heir(master, chance) {
+            self.enthrone(world, heir, master, chance).await;
         }
         sleep(chance.millis(0, 4000)).await;
         match dies {
@@ -243,10 +271,23 @@ impl Store {
             1 => self.deployment.borrow_mut().thaw(master),
             _ => {}
         }
+        self.meet(master, chance).await;
         // A stale master for a while.
         sleep(chance.millis(0, 5000)).await;
         self.cut_off(master, false);
         self.follow(master, world);
+    }
+
+    async fn enthrone(&self, world: &World, heir: ServerId, master: ServerId, chance: &mut Chance) {
+        let (at_once, later): (Vec<_>, Vec<_>) = self.tellers(heir).into_iter().partition(|_| chance.permille(600));
+        self.deployment.borrow_mut().promote(heir, &at_once, world.wall_millis());
+        sleep(chance.millis(0, 1500)).await;
+        for one in later {
+            self.deployment.borrow_mut().tell(one, world.wall_millis());
+        }
+        for other in self.replicas_of(heir).into_iter().filter(|one| *one != master) {
+            self.follow(other, world);
+        }
     }
 
     /// Who has to hear of a promotion: sentinels, or the other servers of a cluster.
@@ -322,7 +363,11 @@ impl Store {
         {
             let mut deployment = self.deployment.borrow_mut();
             let everybody: Vec<ServerId> = deployment.servers().chain(deployment.sentinels()).collect();
+            let sentinels: Vec<ServerId> = deployment.sentinels().collect();
             for server in &everybody {
+                for sentinel in &sentinels {
+                    deployment.set_down(*sentinel, *server, false);
+                }
                 deployment.thaw(*server);
                 if !deployment.is_alive(*server) {
                     deployment.restart(*server, now);

@@ -56,9 +56,10 @@ enum Way<'q> {
 impl Links {
     /// Connects nothing yet; belongs to the runtime it is called on.
     pub fn new(settings: &Settings) -> Result<Self, Error> {
-        let promise = Promise {
+        let mut promise = Promise {
             durability: settings.durability,
             replicas: if settings.durability == Durability::Replicated { settings.replicas } else { 0 },
+            sentinels: None,
             histories: Arc::clone(&settings.histories),
         };
         let replicas = promise.replicas;
@@ -70,6 +71,7 @@ impl Links {
                 // The other half is for connecting to what they name.
                 let sentinels =
                     Sentinels::new(sentinels, name, session, settings.connect_timeout / 2, settings.network.clone());
+                promise.sentinels = Some(sentinels.clone());
                 let node = Node::new(Place::Found(sentinels.clone()), settings, Some(promise));
                 Servers::One { node: Arc::new(node), sentinels: Some(sentinels) }
             }
@@ -84,11 +86,13 @@ impl Links {
         self.replicas
     }
 
-    /// How many replicas the sentinels know, where there are sentinels.
-    pub async fn known_replicas(&self) -> Result<Option<u32>, Error> {
-        let Servers::One { sentinels: Some(sentinels), .. } = &self.servers else { return Ok(None) };
-        let master = sentinels.master().await;
-        master.map(|master| Some(master.replicas)).map_err(|error| Error::unavailable(Applied::No, error))
+    /// How many replicas the sentinels know, and how many of these are lost to the master that writes this history,
+    /// where there are sentinels.
+    pub async fn known_replicas(&self, history: &str) -> Result<(u32, u32), Error> {
+        let Servers::One { sentinels: Some(sentinels), .. } = &self.servers else { return Ok((0, 0)) };
+        let master = sentinels.master().await.map_err(|error| Error::unavailable(Applied::No, error))?;
+        let lost = sentinels.lost(&master.at.addr().to_string(), history).await;
+        Ok((master.replicas(), u32::try_from(lost.len()).unwrap_or(u32::MAX)))
     }
 
     pub fn is_cluster(&self) -> bool {

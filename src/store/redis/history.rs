@@ -24,6 +24,9 @@ pub struct Replication {
     pub before: Box<str>,
     pub left_before_at: Option<u64>,
     pub replicas: u32,
+    /// Of a replica: the master's host and port, and whether it has what that had when they connected.
+    pub follows: Option<Box<str>>,
+    pub is_up: bool,
 }
 
 impl Replication {
@@ -41,6 +44,15 @@ impl Replication {
         Origin(digits.unwrap_or_default())
     }
 
+    /// By its own word it has no connection to this master, and was not made a master in its place.
+    pub fn strays_from(&self, master: &str, history: &str) -> bool {
+        if self.is_master {
+            *self.history != *history && *self.before != *history
+        } else {
+            !self.is_up && self.follows.as_deref() == Some(master)
+        }
+    }
+
     pub fn read(info: &str) -> Option<Self> {
         let lines: HashMap<&str, &str> = info.lines().filter_map(|line| line.split_once(':')).collect();
         let number = |name| lines.get(name)?.parse().ok();
@@ -51,6 +63,8 @@ impl Replication {
             // -1 where there is no history before.
             left_before_at: number("second_repl_offset"),
             replicas: number("connected_slaves").and_then(|count| u32::try_from(count).ok()).unwrap_or_default(),
+            follows: lines.get("master_host").zip(lines.get("master_port")).map(|(h, p)| format!("{h}:{p}").into()),
+            is_up: lines.get("master_link_status") == Some(&"up"),
         })
     }
 }
@@ -181,7 +195,7 @@ mod tests {
 
     fn master(history: &str, before: &str, left_before_at: u64) -> Replication {
         let (history, before) = (history.into(), before.into());
-        Replication { is_master: true, history, before, left_before_at: Some(left_before_at), replicas: 0 }
+        Replication { is_master: true, history, before, left_before_at: Some(left_before_at), ..Replication::default() }
     }
 
     fn compare(histories: &Histories, server: &str, found: &Replication) -> Option<Loss> {
@@ -196,6 +210,22 @@ mod tests {
         let first = info.replace("second_repl_offset:101", "second_repl_offset:-1");
         assert_eq!(Replication::read(&first).unwrap().left_before_at, None);
         assert_eq!(Replication::read("role:master"), None);
+    }
+
+    #[test]
+    fn whoever_is_promoted_or_follows_another_one_does_not_stray() {
+        // An old master, one that was started again, and one that was promoted in place of `a`.
+        assert!(master("old", "", 0).strays_from("here:1", "a"));
+        assert!(master("new", "0000", 0).strays_from("here:1", "a"));
+        assert!(!master("b", "a", 101).strays_from("here:1", "a"));
+        let follows = |text: &str, is_up| Replication { follows: Some(text.into()), is_up, ..Replication::default() };
+        assert!(follows("here:1", false).strays_from("here:1", "a"));
+        assert!(!follows("here:1", true).strays_from("here:1", "a"));
+        assert!(!follows("there:1", false).strays_from("here:1", "a"));
+        let info = "role:slave\r\nmaster_host:here\r\nmaster_port:1\r\nmaster_link_status:down\r\n\
+                    master_replid:a\r\nmaster_replid2:0000\r\n";
+        let found = Replication::read(info).unwrap();
+        assert_eq!((found.follows.as_deref(), found.is_up), (Some("here:1"), false));
     }
 
     #[test]

@@ -17,6 +17,7 @@ use tokio::time::{Instant, timeout_at};
 use super::failure::Failure;
 use super::history::Histories;
 use super::node::{Hot, Link, Manager, Question, Said};
+use super::sentinel::{Lost, Sentinels};
 use crate::store::{Durability, Origin};
 
 /// Batches under way at once: one may be filled while another waits for the replicas.
@@ -43,7 +44,33 @@ pub struct Promise {
     pub durability: Durability,
     /// So many replicas have to have a change before it is answered; 0 to wait for none.
     pub replicas: u32,
+    /// Who says which of them need not.
+    pub sentinels: Option<Sentinels>,
     pub histories: Arc<Histories>,
+}
+
+impl Promise {
+    /// Replicas of this master that nobody has to wait for, if they do not follow it.
+    async fn lost(&self, master: &str, history: &str) -> Arc<[Lost]> {
+        match &self.sentinels {
+            Some(sentinels) if self.replicas > 0 => sentinels.lost(master, history).await,
+            _ => Arc::default(),
+        }
+    }
+
+    /// How many replicas have to have a change, if these are lost and these follow.
+    fn needed(&self, lost: &[Lost], followers: &[Follower]) -> u32 {
+        let follows = |lost: &Lost| followers.iter().any(|follower| follower.address == lost.address);
+        let excused = lost.iter().filter(|lost| lost.is_down || !follows(lost)).count();
+        // Somebody must have it when the master is gone.
+        self.replicas.saturating_sub(excused as u32).max(self.replicas.min(1))
+    }
+}
+
+/// A replica that a master names, and how much of its history that has.
+struct Follower {
+    address: Box<str>,
+    has: u64,
 }
 
 /// What one caller asks for.
@@ -65,9 +92,8 @@ struct Job {
 }
 
 impl Lanes {
-    /// Belongs to the runtime it is called on, and ends when it is dropped. `read` are the connections that are read
-    /// from.
-    pub(super) fn open(pool: &Pool<Manager>, read: &Arc<[Hot]>, promise: &Promise) -> Self {
+    /// Belongs to the runtime it is called on, and ends when it is dropped.
+    pub(super) fn open(pool: &Pool<Manager>, promise: &Promise) -> Self {
         let (queue, jobs) = mpsc::channel(QUEUE_MAX);
         let jobs = Arc::new(Mutex::new(jobs));
         for _ in 0..LANES {
@@ -75,8 +101,8 @@ impl Lanes {
                 jobs: Arc::clone(&jobs),
                 pool: pool.clone(),
                 hot: Hot::default(),
-                read: Arc::clone(read),
                 known: None,
+                followers: Vec::new(),
                 promise: promise.clone(),
             };
             tokio::spawn(lane.run());
@@ -103,9 +129,10 @@ struct Lane {
     jobs: Arc<Mutex<mpsc::Receiver<Job>>>,
     pool: Pool<Manager>,
     hot: Hot,
-    read: Arc<[Hot]>,
     /// The connection whose server's history is known, and that history.
     known: Option<(Link, Box<str>)>,
+    /// Of that server, as it said last.
+    followers: Vec<Follower>,
     promise: Promise,
 }
 
@@ -159,29 +186,26 @@ impl Lane {
         let found = found.ok_or_else(|| Failure::NotSent("Redis does not tell its history".into()))?;
         self.promise.histories.met(link.address(), found, self.promise.durability);
         self.known = Some((link.clone(), found.history.clone()));
+        self.followers.clear();
         let history = found.history.clone();
         Ok((link, history))
     }
 
-    /// Refuses what follows from another history than the one that this connection would change. Either may be of a
-    /// master that was replaced: all connect anew, and so find out.
-    fn refuse_foreign(&self, jobs: Vec<Job>, link: &Link) -> Vec<Job> {
+    /// Refuses what follows from another history than the one that this connection would change. What is read next is
+    /// read where changes are made: the connection that was made last makes all that lead elsewhere be made anew.
+    fn refuse_foreign(jobs: Vec<Job>, link: &Link) -> Vec<Job> {
         let is_foreign = |job: &Job| matches!(job.asked, Asked::Change(_, origin) if !origin.fits(link.origin()));
         let (foreign, own): (Vec<_>, Vec<_>) = jobs.into_iter().partition(is_foreign);
-        let elsewhere = self.read.iter().filter_map(Hot::link).filter(|read| !read.origin().fits(link.origin()));
-        for read in elsewhere {
-            read.give_up();
-            link.give_up();
-        }
         for job in foreign {
             let _nobody_waits = job.answer.send(Err(Failure::Elsewhere));
         }
         own
     }
 
-    async fn send(&self, jobs: Vec<Job>, link: &Link, history: &str, until: Instant) {
-        let Promise { replicas, histories, .. } = &self.promise;
-        let jobs = self.refuse_foreign(jobs, link);
+    async fn send(&mut self, jobs: Vec<Job>, link: &Link, history: &str, until: Instant) {
+        let lost = self.promise.lost(link.address(), history).await;
+        let replicas = self.promise.needed(&lost, &self.followers);
+        let jobs = Self::refuse_foreign(jobs, link);
         if jobs.is_empty() {
             return;
         }
@@ -207,10 +231,13 @@ impl Lane {
         }
         let role_at = batch.len();
         batch.cmd("ROLE");
-        if *replicas > 0 {
+        if replicas > 0 {
             let patience = until.saturating_duration_since(Instant::now()).saturating_sub(ANSWER_TAKES);
             // None at all would be for ever.
-            batch.cmd("WAIT").arg(*replicas).arg(patience.as_millis().max(1) as u64);
+            batch.cmd("WAIT").arg(replicas).arg(patience.as_millis().max(1) as u64);
+        }
+        if !lost.is_empty() {
+            batch.cmd("ROLE");
         }
         let mut answers = match link.clone().ask(Question::Each(&batch)).await {
             Ok(Value::Array(answers)) => answers,
@@ -222,14 +249,22 @@ impl Lane {
                 return;
             }
         };
-        let kept = if *replicas > 0 { kept(answers.pop(), *replicas) } else { Ok(()) };
+        let reached = answers.get(role_at).and_then(offset);
+        let role_after = if lost.is_empty() { None } else { answers.pop() };
+        let mut kept = if replicas > 0 { kept(answers.pop(), replicas) } else { Ok(()) };
+        if let Some(role) = role_after {
+            self.followers = followers(&role);
+            kept = kept.and_then(|()| self.kept_by_others(&lost, reached));
+        }
         if kept.is_err() {
+            if let Some(sentinels) = &self.promise.sentinels {
+                sentinels.doubt();
+            }
             // It may be a master no more, or one that nobody follows any more.
             link.give_up();
         }
-        let reached = answers.get(role_at).and_then(offset);
         if kept.is_ok() && waiting.iter().any(|(at, ..)| answers.get(*at) == Some(&Value::Int(1))) {
-            histories.answered(history, reached.unwrap_or_default());
+            self.promise.histories.answered(history, reached.unwrap_or_default());
         }
         for (at, is_covered, answer) in waiting {
             let value = answers.get_mut(at).map_or(Value::Nil, |value| std::mem::replace(value, Value::Nil));
@@ -244,6 +279,18 @@ impl Lane {
             let _nobody_waits = answer.send(result);
         }
     }
+
+    /// `WAIT` counts whoever has it; where some are lost it must be the others.
+    fn kept_by_others(&self, lost: &[Lost], reached: Option<u64>) -> Result<(), Box<str>> {
+        let is_down = |follower: &&Follower| lost.iter().any(|lost| lost.is_down && lost.address == follower.address);
+        let has = |follower: &&Follower| reached.is_some_and(|reached| follower.has >= reached);
+        let heard = self.followers.iter().filter(|follower| has(follower) && !is_down(follower)).count();
+        let needed = self.promise.needed(lost, &self.followers);
+        if heard >= needed as usize {
+            return Ok(());
+        }
+        Err(format!("made, but {heard} of {needed} replicas that are not lost have it").into())
+    }
 }
 
 /// What `WAIT` answered: how many replicas have everything that its connection wrote.
@@ -253,6 +300,27 @@ fn kept(answer: Option<Value>, replicas: u32) -> Result<(), Box<str>> {
         Some(Ok(Value::Int(heard))) => Err(format!("made, but {heard} of {replicas} replicas have it").into()),
         Some(Err(error)) => Err(format!("made, but the replicas may not have it: {error}").into()),
         Some(Ok(_)) | None => Err("made, but Redis does not say which replicas have it".into()),
+    }
+}
+
+/// The replicas of a master, as `ROLE` says.
+fn followers(role: &Value) -> Vec<Follower> {
+    let text = |value: &Value| match value {
+        Value::BulkString(bytes) => String::from_utf8(bytes.clone()).ok(),
+        _ => None,
+    };
+    let follower = |value: &Value| {
+        let Value::Array(parts) = value else { return None };
+        let [host, port, has] = parts.as_slice() else { return None };
+        let address = format!("{}:{}", text(host)?, text(port)?).into();
+        Some(Follower { address, has: text(has)?.parse().ok()? })
+    };
+    match role {
+        Value::Array(parts) => match parts.as_slice() {
+            [_, _, Value::Array(replicas)] => replicas.iter().filter_map(follower).collect(),
+            _ => Vec::new(),
+        },
+        _ => Vec::new(),
     }
 }
 

@@ -6,7 +6,7 @@
 //! [`ATTEMPT_PAUSE`]. Whatever may have a long answer (listings, journals, migrations, readiness) is asked aside, on a
 //! connection that the pool lends for one command.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -81,7 +81,7 @@ pub struct Node {
     /// Host and port, or the name of the master.
     name: Box<str>,
     pool: Pool<Manager>,
-    hot: Arc<[Hot]>,
+    hot: Box<[Hot]>,
     turn: AtomicUsize,
     /// How changes travel where there are replicas; made when the first one does.
     lanes: OnceLock<Lanes>,
@@ -99,6 +99,7 @@ impl Node {
             place,
             network: settings.network.clone(),
             has_replicas: promise.is_some(),
+            latest: Arc::default(),
             connect_timeout: settings.connect_timeout,
             answer_timeout: settings.deadline,
         };
@@ -143,7 +144,7 @@ impl Node {
     /// The lanes to this server, if it is one that may have replicas.
     pub fn lanes(&self) -> Option<&Lanes> {
         let promise = self.promise.as_ref()?;
-        Some(self.lanes.get_or_init(|| Lanes::open(&self.pool, &self.hot, promise)))
+        Some(self.lanes.get_or_init(|| Lanes::open(&self.pool, promise)))
     }
 
     pub async fn ask(&self, question: Question<'_>, until: Instant) -> Result<Said, Failure> {
@@ -196,6 +197,8 @@ pub struct Link {
     address: Arc<str>,
     /// What the server said of its history, if it may have replicas.
     replication: Option<Arc<Replication>>,
+    /// Where the connection leads that was made last.
+    latest: Arc<AtomicU64>,
 }
 
 #[derive(Default)]
@@ -227,6 +230,11 @@ impl Link {
     /// Makes everyone connect anew.
     pub fn give_up(&self) {
         self.health.broken.store(true, Ordering::Relaxed);
+    }
+
+    /// It is lost, or leads elsewhere than the connection that was made last: to a master that was replaced.
+    fn is_broken(&self) -> bool {
+        self.health.is_broken() || self.origin() != Origin(self.latest.load(Ordering::Relaxed))
     }
 
     pub fn is(&self, other: &Self) -> bool {
@@ -274,9 +282,9 @@ pub(super) struct Hot {
 }
 
 impl Hot {
-    pub(super) fn link(&self) -> Option<Link> {
+    fn link(&self) -> Option<Link> {
         let link = self.link.lock().unwrap_or_else(PoisonError::into_inner);
-        link.as_ref().filter(|link| !link.health.is_broken()).cloned()
+        link.as_ref().filter(|link| !link.is_broken()).cloned()
     }
 
     pub(super) async fn mend(&self, pool: &Pool<Manager>) -> Result<Link, Box<str>> {
@@ -307,6 +315,7 @@ pub(super) struct Manager {
     place: Place,
     network: Option<Arc<dyn Network>>,
     has_replicas: bool,
+    latest: Arc<AtomicU64>,
     connect_timeout: Duration,
     answer_timeout: Duration,
 }
@@ -330,7 +339,9 @@ impl Manager {
             }
             replication = Some(Arc::new(found));
         }
-        Ok(Link { connection, health: Arc::default(), address, replication })
+        let link = Link { connection, health: Arc::default(), address, replication, latest: Arc::clone(&self.latest) };
+        self.latest.store(link.origin().0, Ordering::Relaxed);
+        Ok(link)
     }
 }
 
@@ -351,7 +362,7 @@ impl ManageConnection for Manager {
     }
 
     fn has_broken(&self, link: &mut Link) -> bool {
-        link.health.is_broken()
+        link.is_broken()
     }
 }
 

@@ -59,17 +59,18 @@ async fn require_replicas(links: &Links, node: &Node) -> Result<(), Error> {
     let needed = links.replicas();
     let found = reply::text(links.aside_at(node, cmd("INFO").arg("replication")).await?)?;
     let found = Replication::read(&found).ok_or_else(|| not_ready("Redis does not tell its replicas"))?;
-    let known = links.known_replicas().await?.unwrap_or_default().max(found.replicas);
+    let (known, lost) = links.known_replicas(&found.history).await?;
+    let known = known.max(found.replicas);
     if known > needed {
         return Err(not_ready(format!(
             "the master has {known} replicas and store.replicas is {needed}: one that is not waited for may be promoted; \
              set store.replicas to the number of all of them, or make the sentinels forget one that is gone (SENTINEL RESET)"
         )));
     }
-    if found.replicas < needed {
+    if found.replicas < needed.saturating_sub(lost).max(1) {
         return Err(not_ready(format!(
-            "{} of {needed} replicas follow the master, and nothing can be answered before all do: bring them back, or \
-             set store.replicas when one is gone for good",
+            "{} of {needed} replicas follow the master, and nothing can be answered before all do that could replace it: \
+             bring them back, or set store.replicas when one is gone for good",
             found.replicas
         )));
     }

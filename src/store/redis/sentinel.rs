@@ -1,13 +1,20 @@
-//! Finds the master that the sentinels of a name have agreed on.
+//! Finds the master that the sentinels of a name have agreed on, and says which of its replicas could follow it.
 //!
 //! All sentinels are asked at once and most of them are waited for, so that one that is dead or cut off neither costs
 //! time nor decides. Of different answers the one of the latest failover counts. What is found says itself that it is a
 //! master before it is used; a master that was replaced and does not know it yet is found out when it hears so.
+//!
+//! A replica that most sentinels cannot reach, or that says itself that it has no connection to this master, does not
+//! become the master before one that has all that was answered: of those that can be reached the sentinels choose the
+//! one with the longest history. So nobody has to wait for it. Without that every failover would last until the old
+//! master is a replica again, which the sentinels see to after some ten seconds. What a sentinel says of a replica's
+//! own view may be as old; and one that was just promoted, or follows such a one, must not be taken for one that strays.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use redis::{ConnectionAddr, ConnectionInfo, ErrorKind, RedisConnectionInfo, RedisError, Value, cmd};
+use redis::{ConnectionAddr, ConnectionInfo, ErrorKind, RedisConnectionInfo, RedisError, Value};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -23,6 +30,8 @@ pub struct Sentinels {
     session: RedisConnectionInfo,
     patience: Duration,
     network: Option<Arc<dyn Network>>,
+    /// Of all who use these sentinels together.
+    losses: Arc<Mutex<Losses>>,
 }
 
 /// What a sentinel says of a master.
@@ -31,14 +40,54 @@ struct Said {
     port: u16,
     /// Grows with every failover.
     epoch: u64,
-    replicas: u32,
+    replicas: Vec<Replica>,
 }
+
+/// What a sentinel says of a replica.
+#[derive(Clone, PartialEq, Eq)]
+struct Replica {
+    host: String,
+    port: u16,
+    is_down: bool,
+    /// The lower, the sooner it is promoted; 0 for never.
+    priority: u32,
+}
+
+/// A replica that nobody has to wait for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// Host and port.
+    pub address: Box<str>,
+    /// Cannot be reached, even if the master may not know yet.
+    pub is_down: bool,
+}
+
+/// Whose replicas are lost.
+#[derive(Default)]
+struct Losses {
+    /// Host and port of the master.
+    master: String,
+    lost: Arc<[Lost]>,
+    /// `None` when somebody doubts it.
+    learned: Option<Instant>,
+}
+
+/// How long one that is lost stays so without being asked after: well below the time after which a server that is
+/// silent is replaced.
+const LOST_FOR: Duration = Duration::from_millis(250);
 
 /// What the sentinels say.
 pub struct Master {
     pub at: ConnectionInfo,
+    /// All replicas that they know, and whether most of them can reach it.
+    replicas: Vec<Replica>,
+}
+
+impl Master {
     /// How many replicas they know, reachable or not.
-    pub replicas: u32,
+    pub fn replicas(&self) -> u32 {
+        u32::try_from(self.replicas.len()).unwrap_or(u32::MAX)
+    }
 }
 
 impl Sentinels {
@@ -50,7 +99,7 @@ impl Sentinels {
         patience: Duration,
         network: Option<Arc<dyn Network>>,
     ) -> Self {
-        Self { sentinels, name, session, patience, network }
+        Self { sentinels, name, session, patience, network, losses: Arc::default() }
     }
 
     pub fn name(&self) -> &str {
@@ -65,25 +114,21 @@ impl Sentinels {
         for sentinel in &self.sentinels {
             asked.spawn(timeout(self.patience, self.clone().ask(sentinel.clone())));
         }
-        let (mut latest, mut heard, mut failure) = (None::<Said>, 0, None);
-        while heard <= self.sentinels.len() / 2 {
+        let (mut heard, mut failure) = (Vec::<Said>::new(), None);
+        while heard.len() <= self.sentinels.len() / 2 {
             let Ok(Some(answer)) = timeout_at(until, asked.join_next()).await else { break };
             match answer {
-                Ok(Ok(Ok(said))) => {
-                    heard += 1;
-                    latest = latest.filter(|latest| latest.epoch >= said.epoch).or(Some(said));
-                }
+                Ok(Ok(Ok(said))) => heard.push(said),
                 Ok(Ok(Err(error))) => failure = Some(error),
                 Ok(Err(_)) | Err(_) => {}
             }
         }
-        let Some(Said { host, port, replicas, .. }) = latest else {
+        let Some(latest) = heard.iter().rev().max_by_key(|said| said.epoch) else {
             let reason = failure.map_or_else(|| "no answer in time".to_owned(), |error| error.to_string());
             return Err(unknown(format!("no sentinel knows the master {}: {reason}", self.name)));
         };
-        let sentinel = self.sentinels[0].clone();
-        let at = sentinel.set_addr(ConnectionAddr::Tcp(host, port)).set_redis_settings(self.session.clone());
-        Ok(Master { at, replicas })
+        let replicas = by_most(latest, &heard, self.sentinels.len());
+        Ok(Master { at: self.at(&latest.host, latest.port), replicas })
     }
 
     async fn ask(self, sentinel: ConnectionInfo) -> Result<Said, RedisError> {
@@ -97,9 +142,80 @@ impl Sentinels {
     }
 
     async fn ask_once(&self, sentinel: ConnectionInfo) -> Result<Value, RedisError> {
-        let mut connection = wire::connect(self.network.as_ref(), sentinel).await?;
-        cmd("SENTINEL").arg("MASTER").arg(&*self.name).query_async(&mut connection).await
+        let mut question = redis::pipe();
+        question.cmd("SENTINEL").arg("MASTER").arg(&*self.name);
+        question.cmd("SENTINEL").arg("REPLICAS").arg(&*self.name);
+        question.query_async(&mut wire::connect(self.network.as_ref(), sentinel).await?).await
     }
+
+    /// The replicas of this master that are lost, if the sentinels say that it is the one. Costs nothing while nobody
+    /// doubts that there are none.
+    pub async fn lost(&self, master: &str, history: &str) -> Arc<[Lost]> {
+        let is_known = {
+            let known = self.losses();
+            let is_fresh = |learned: Instant| known.lost.is_empty() || learned.elapsed() < LOST_FOR;
+            known.master == master && known.learned.is_some_and(is_fresh)
+        };
+        if !is_known {
+            // Where nobody can be asked, none is.
+            let lost = self.learn_lost(master, history).await.unwrap_or_default();
+            *self.losses() = Losses { master: master.to_owned(), lost: lost.into(), learned: Some(Instant::now()) };
+        }
+        Arc::clone(&self.losses().lost)
+    }
+
+    /// A replica did not have something in time: whether it is lost is asked anew.
+    pub fn doubt(&self) {
+        self.losses().learned = None;
+    }
+
+    async fn learn_lost(&self, master: &str, history: &str) -> Result<Vec<Lost>, RedisError> {
+        let found = self.master().await?;
+        if found.at.addr().to_string() != master {
+            return Ok(Vec::new());
+        }
+        let (mut lost, mut following) = (Vec::new(), Vec::new());
+        for replica in found.replicas {
+            if replica.is_down || self.strays(&replica, master, history).await {
+                lost.push(replica);
+            } else {
+                following.push(replica);
+            }
+        }
+        // The one that is preferred least of those that may have everything; whoever is preferred to it is waited for.
+        let last = following.iter().map(|replica| replica.priority).max().unwrap_or_default();
+        lost.retain(|replica| replica.priority == 0 || replica.priority >= last);
+        let address = |replica: &Replica| format!("{}:{}", replica.host, replica.port).into();
+        Ok(lost.iter().map(|replica| Lost { address: address(replica), is_down: replica.is_down }).collect())
+    }
+
+    async fn strays(&self, replica: &Replica, master: &str, history: &str) -> bool {
+        let at = self.at(&replica.host, replica.port);
+        let asked = timeout(self.patience, async {
+            Replication::of(&mut wire::connect(self.network.as_ref(), at).await?).await
+        });
+        matches!(asked.await, Ok(Ok(found)) if found.strays_from(master, history))
+    }
+
+    /// How to connect to a server that they name.
+    fn at(&self, host: &str, port: u16) -> ConnectionInfo {
+        let at = self.sentinels[0].clone().set_addr(ConnectionAddr::Tcp(host.to_owned(), port));
+        at.set_redis_settings(self.session.clone())
+    }
+
+    fn losses(&self) -> MutexGuard<'_, Losses> {
+        self.losses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The replicas of a master, down if most of all sentinels say so.
+fn by_most(latest: &Said, heard: &[Said], sentinels: usize) -> Vec<Replica> {
+    let agree = |said: &&Said| said.epoch == latest.epoch && (&said.host, said.port) == (&latest.host, latest.port);
+    let is_down = |replica: &Replica| {
+        let down = Replica { is_down: true, ..replica.clone() };
+        heard.iter().filter(agree).filter(|said| said.replicas.contains(&down)).count() > sentinels / 2
+    };
+    latest.replicas.iter().map(|replica| Replica { is_down: is_down(replica), ..replica.clone() }).collect()
 }
 
 /// Whether a server that was just connected to is a master, by its own word.
@@ -108,21 +224,64 @@ pub fn is_master(found: &Replication) -> Result<(), RedisError> {
 }
 
 fn said(answer: Value) -> Option<Said> {
-    let mut texts = reply::array(answer).ok()?.into_iter().map(reply::text);
-    let (mut host, mut port, mut epoch, mut replicas) = (None, None, None, None);
+    let mut answers = reply::array(answer).ok()?.into_iter();
+    let mut master = named(answers.next()?)?;
+    let replicas = reply::array(answers.next()?).ok()?.into_iter().map(|replica| {
+        let mut replica = named(replica)?;
+        let flags = replica.remove("flags")?;
+        Some(Replica {
+            host: replica.remove("ip")?,
+            port: replica.remove("port")?.parse().ok()?,
+            is_down: flags.split(',').any(|flag| matches!(flag, "s_down" | "o_down")),
+            priority: replica.remove("slave-priority")?.parse().ok()?,
+        })
+    });
+    Some(Said {
+        host: master.remove("ip")?,
+        port: master.remove("port")?.parse().ok()?,
+        epoch: master.remove("config-epoch")?.parse().ok()?,
+        replicas: replicas.collect::<Option<_>>()?,
+    })
+}
+
+/// Names and values by turns.
+fn named(answer: Value) -> Option<HashMap<String, String>> {
+    let mut texts = reply::array(answer).ok()?.into_iter().map(|text| reply::text(text).ok().map(String::from));
+    let mut named = HashMap::new();
     while let (Some(name), Some(value)) = (texts.next(), texts.next()) {
-        let value = value.ok()?;
-        match &*name.ok()? {
-            "ip" => host = Some(String::from(value)),
-            "port" => port = value.parse().ok(),
-            "config-epoch" => epoch = value.parse().ok(),
-            "num-slaves" => replicas = value.parse().ok(),
-            _ => {}
-        }
+        named.insert(name?, value?);
     }
-    Some(Said { host: host?, port: port?, epoch: epoch?, replicas: replicas? })
+    Some(named)
 }
 
 fn unknown(sentence: String) -> RedisError {
     RedisError::from((ErrorKind::Io, "not found", sentence))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replica_is_down_when_most_of_all_sentinels_say_so() {
+        let replica = |port, is_down| Replica { host: "there".to_owned(), port, is_down, priority: 100 };
+        let says = |is_down| Said {
+            host: "here".to_owned(),
+            port: 1,
+            epoch: 2,
+            replicas: vec![replica(1, false), replica(2, is_down)],
+        };
+        let is_down = |heard: &[Said], sentinels| {
+            let replicas = by_most(&heard[0], heard, sentinels);
+            assert!(!replicas[0].is_down && replicas.len() == 2);
+            replicas[1].is_down
+        };
+        assert!(!is_down(&[says(false), says(false)], 3));
+        assert!(!is_down(&[says(true), says(false)], 3));
+        assert!(is_down(&[says(true), says(true)], 3));
+        assert!(is_down(&[says(true)], 1));
+        // Whoever speaks of another master says nothing of this one.
+        assert!(!is_down(&[says(true), Said { epoch: 1, ..says(true) }], 3));
+        assert!(!is_down(&[says(true), Said { port: 2, ..says(true) }], 3));
+    }
 }

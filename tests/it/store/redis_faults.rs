@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use nchf::store;
 use nchf::store::redis::{RedisStore, Settings};
-use nchf::store::{AccountKey, Applied, Commit, Document, Error, JournalKey, Store, Version};
+use nchf::store::{AccountKey, Applied, Commit, Error, JournalKey, Reading, Store, Version};
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -73,17 +73,24 @@ impl Writer {
 
     /// Submits the same operation again until the answer is known: a conflict with our own document means it was done.
     async fn resolve(&mut self) {
-        let current = loop {
-            match self.timed(self.store.clone().commit(&leaves(self.account, Version(u64::MAX - 1)))).await {
-                Err(Error::Conflict(current)) => break current.unwrap().account,
-                Err(Error::Unavailable { .. }) => {
-                    self.refused += 1;
-                    sleep(Duration::from_millis(5)).await;
+        let version = loop {
+            let store = self.store.clone();
+            match self.timed(store.commit(&leaves(self.account, Version(u64::MAX - 1)))).await {
+                Err(Error::Conflict(Some(current))) => {
+                    let account_version = current.account.map_or(Version::ABSENT, |found| found.version);
+                    // It may be the word of a master that was replaced.
+                    let read =
+                        Reading { origin: current.origin, account: self.account, account_version, session: None };
+                    if self.timed(store.confirm(&read)).await.is_ok() {
+                        break account_version.0;
+                    }
                 }
+                Err(Error::Unavailable { .. }) => {}
                 other => panic!("{other:?}"),
             }
+            self.refused += 1;
+            sleep(Duration::from_millis(5)).await;
         };
-        let version = current.as_ref().map_or(0, |document: &Document| document.version.0);
         assert!(version == self.done || version == self.done + 1, "{version} after operation {}", self.done);
         self.done = version;
     }

@@ -1,5 +1,6 @@
 //! A master with two replicas and three sentinels: the store finds the master, and finds the next one when it is gone.
 
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -49,6 +50,7 @@ impl Watched {
                 let known = sentinel.ask_map(&["SENTINEL", "MASTER", "main"]);
                 known["num-slaves"] == replicas.to_string()
                     && known["num-other-sentinels"] == (watched.sentinels.len() - 1).to_string()
+                    && following(sentinel) == replicas
             })
         });
         watched
@@ -65,6 +67,13 @@ impl Watched {
             connect_timeout: Duration::from_secs(5),
             durability: Durability::Memory,
             ..Settings::new(self.url())
+        }
+    }
+
+    /// How long a server may be silent before the sentinels take it for lost.
+    pub fn patience(&self, millis: &str) {
+        for sentinel in &self.sentinels {
+            sentinel.ask(&["SENTINEL", "SET", "main", "down-after-milliseconds", millis]);
         }
     }
 
@@ -95,6 +104,13 @@ impl Watched {
         let port = named().remove(0);
         self.servers.iter().find(|server| server.port().to_string() == port).expect("one of ours")
     }
+}
+
+/// How many replicas follow the master, by the word of a sentinel.
+fn following(sentinel: &Server) -> usize {
+    let replicas = sentinel.ask(&["SENTINEL", "REPLICAS", "main"]);
+    let replicas: Vec<HashMap<String, String>> = redis::from_redis_value(replicas).unwrap();
+    replicas.iter().filter(|replica| replica["master-link-status"] == "ok").count()
 }
 
 pub fn wait_for(what: &str, mut is_there: impl FnMut() -> bool) {
@@ -202,13 +218,15 @@ async fn keeps_what_was_answered(program: Program, fail: impl FnOnce(&mut Watche
     let traffic = Traffic::on(&store);
     sleep(Duration::from_millis(300)).await;
     fail(&mut watched);
-    // Two replicas are one by now, and nothing can be promised before the old master is back as the second.
     let watched = tokio::task::spawn_blocking(move || {
         watched.promoted();
         watched
     });
     let mut watched = watched.await.unwrap();
+    // Without the old master, and with it again.
+    served_again(&store).await;
     heal(&mut watched);
+    sleep(Duration::from_millis(500)).await;
     served_again(&store).await;
     sleep(Duration::from_millis(300)).await;
     let writers = traffic.end().await;
@@ -300,6 +318,7 @@ async fn what_a_replaced_master_says_is_no_ground_for_a_change() {
 async fn what_a_replica_does_not_have_is_not_answered_and_is_confirmed_when_it_does() {
     for program in Program::all() {
         let watched = Watched::new(&program, 2, 1, REPLICATED);
+        watched.patience("60000");
         let settings = Settings { replicas: 2, durability: Durability::Replicated, ..watched.settings() };
         let store = RedisStore::open(Settings { deadline: Duration::from_millis(1500), ..settings }).await.unwrap();
         let reading = |version| Reading {
@@ -390,12 +409,21 @@ async fn replicas_are_counted_and_settings_demanded() {
     assert_eq!(says(with(2)).await, "");
     let settings = Settings { deadline: Duration::from_millis(500), ..with(2) };
     let store = RedisStore::open(settings).await.unwrap();
+    watched.patience("60000");
     watched.servers[2].kill();
     wait_for("the master to notice", || {
         watched.servers[0].ask_text(&["INFO", "replication"]).contains("connected_slaves:1")
     });
     let error = store.ready().await.unwrap_err().to_string();
     assert!(error.contains("1 of 2 replicas"), "{error}");
+    // Lost, and then it is no longer waited for; but some replica has to be there.
+    watched.patience("300");
+    served_again(&store).await;
+    store.ready().await.unwrap();
+    watched.servers[1].pause();
+    let answer = store.commit(&writes(account(900), Version(9), "alone")).await;
+    assert!(answer.is_err(), "{answer:?}");
+    watched.servers[1].resume();
     let single =
         Settings { url: watched.servers[0].url(), replicas: 2, durability: Durability::Replicated, ..hasty(&watched) };
     assert!(says(single).await.contains("a single Redis cannot promise"));

@@ -547,6 +547,16 @@ impl Deployment {
         }
     }
 
+    /// Whether a sentinel can reach a server. What is frozen or dead is for the caller to tell, as late as it likes.
+    pub fn set_down(&mut self, sentinel: ServerId, server: ServerId, is_down: bool) {
+        let at = sentinel.0 - self.servers.len();
+        if is_down {
+            self.sentinels[at].down.insert(server);
+        } else {
+            self.sentinels[at].down.remove(&server);
+        }
+    }
+
     /// Makes a server a replica of the master of its shard. What it alone has is gone when it links up
     /// ([`Deployment::replicate`]). Commands of others that wait for replicas end in [`unblocked`].
     pub fn demote(&mut self, server: ServerId, now_ms: u64) {

@@ -1,5 +1,7 @@
 //! A sentinel, as far as clients ask it.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 
 use super::command::is;
@@ -16,11 +18,13 @@ pub struct Sentinel {
     /// Who is the master, as far as this one knows, and since which failover.
     pub master: ServerId,
     pub epoch: u64,
+    /// Servers that it cannot reach.
+    pub down: BTreeSet<ServerId>,
 }
 
 impl Sentinel {
     pub fn new(master: ServerId) -> Self {
-        Self { is_alive: true, is_frozen: false, incarnation: 0, master, epoch: 0 }
+        Self { is_alive: true, is_frozen: false, incarnation: 0, master, epoch: 0, down: BTreeSet::new() }
     }
 
     /// `None` for what the model does not know.
@@ -39,8 +43,38 @@ impl Sentinel {
                     Reply::error("ERR No such master with that name")
                 }
             }
+            [sentinel, replicas, name] if is(sentinel, "SENTINEL") && is(replicas, "REPLICAS") => {
+                if name == MASTER_NAME {
+                    let others = (0..directory.servers()).map(ServerId).filter(|server| *server != self.master);
+                    Reply::Array(others.map(|replica| self.describe_replica(replica, directory)).collect())
+                } else {
+                    Reply::error("ERR No such master with that name")
+                }
+            }
             _ => return None,
         })
+    }
+
+    fn describe_replica(&self, replica: ServerId, directory: &Directory) -> Reply {
+        let (host, port) = directory.address(replica);
+        let (port, name) = (port.to_string(), format!("{host}:{port}"));
+        let flags = if self.down.contains(&replica) { "s_down,slave" } else { "slave" };
+        Reply::texts([
+            "name",
+            &name,
+            "ip",
+            host,
+            "port",
+            &port,
+            "runid",
+            directory.name(replica),
+            "flags",
+            flags,
+            "role-reported",
+            "slave",
+            "slave-priority",
+            "100",
+        ])
     }
 
     fn describe(&self, settings: &Settings, directory: &Directory) -> Reply {
