@@ -69,7 +69,7 @@ fn freeze(world: &World, chance: &mut Chance) {
     let alive = world.alive();
     if !alive.is_empty() {
         let (_, life) = *chance.one_of(&alive);
-        world.lines.hold(life, Instant::now() + chance.millis(500, 30_000));
+        world.lines.hold(life, Instant::now() + chance.millis(500, 10_000));
     }
 }
 

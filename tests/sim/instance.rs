@@ -140,7 +140,7 @@ async fn work(world: Rc<World>, place: usize, life: Life, mut workers: Workers<s
     loop {
         sleep(world.pause_between_rounds(&mut chance)).await;
         world.lines.released(life).await;
-        if chance.permille(100) {
+        if chance.permille(300) {
             // Loads what Redis has lost.
             let _not_ready = workers.app.store.ready().await;
         }

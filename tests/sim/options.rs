@@ -59,7 +59,7 @@ impl Options {
             broken: sometimes(4, 2, 30),
             stalled: sometimes(3, 1, 10),
             crash_every: sometimes(5, 20, 4),
-            freeze_every: sometimes(3, 30, 10),
+            freeze_every: sometimes(3, 40, 15),
             store_fault_every: sometimes(7, 15, 5),
             disk_fault_every: sometimes(3, 30, 8),
             skew: sometimes(3, 50, 2000),

@@ -133,6 +133,7 @@ fn leases_guard_nothing() {
 fn one_seed() {
     let Some(seed) = number("NCHF_SIM_SEED") else { return };
     println!("{:#?}", Options::of(seed));
+    let _already_told = tracing_subscriber::fmt().without_time().with_test_writer().try_init();
     let verdict = verdict(seed, Mutant::None);
     println!("trace {:016x}, {} answers, {} records", verdict.trace, verdict.answers, verdict.records);
     assert!(verdict.violations.is_empty(), "{:#?}", verdict.violations);

@@ -137,6 +137,14 @@ impl Store {
         }
     }
 
+    /// Replicas take all that their masters have.
+    fn catch_up(&self, now: u64) {
+        let mut deployment = self.deployment.borrow_mut();
+        for server in deployment.servers() {
+            deployment.replicate(server, None, now);
+        }
+    }
+
     /// Until there is something to replicate; at the latest after a second, because masters want to hear of their
     /// replicas.
     pub async fn wait_for_writes(&self) {
@@ -344,6 +352,8 @@ impl Store {
             if self.deployment.borrow_mut().migrate_keys(slot, 1, from, to, world.wall_millis()) == 0 {
                 break;
             }
+            // Servers move keys without waiting for replicas: who moves slots had better see to that before the next fault.
+            self.catch_up(world.wall_millis());
         }
         self.end_move(world.wall_millis());
     }
@@ -356,6 +366,8 @@ impl Store {
         for server in deployment.servers().filter(|server| ![from, to].contains(server)) {
             deployment.tell(server, now);
         }
+        drop(deployment);
+        self.catch_up(now);
     }
 
     /// Everything works again.
@@ -393,7 +405,6 @@ impl Store {
             }
         }
         self.end_move(now);
-        self.replicate(now);
     }
 }
 
