@@ -75,7 +75,7 @@ impl Fleet {
             Fault::Freeze => {
                 self.timeline.froze(at);
                 instance.freeze();
-                sleep(Duration::from_millis(300) + random.millis(2700)).await;
+                sleep(Duration::from_millis(300) + random.millis(4700)).await;
                 instance.wake();
                 self.timeline.thawed(at);
                 instance
