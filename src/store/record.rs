@@ -2,7 +2,8 @@
 //!
 //! A field added later goes to the end of its struct with `#[serde(default)]`, so that old documents stay readable;
 //! anything else needs a new format number here and a reader for the old one. Readers accept the previous format;
-//! writers switch one release later.
+//! writers switch one release later: until then a new field is left out where it is empty (`skip_serializing_if`),
+//! because a program that does not know it refuses the document rather than lose what it holds.
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -16,7 +17,12 @@ const FORMAT: u8 = 1;
 /// `Corrupt` never comes back from bytes that [`encode`] of this or an older version wrote.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
     match bytes.split_first() {
-        Some((&FORMAT, body)) => rmp_serde::from_slice(body).map_err(Error::corrupt),
+        Some((&FORMAT, body)) => rmp_serde::from_slice(body).map_err(|error| match error {
+            rmp_serde::decode::Error::LengthMismatch(_) => {
+                Error::corrupt("a document with fields that this program does not know: use a newer version of it")
+            }
+            error => Error::corrupt(error),
+        }),
         Some((format, _)) => Err(Error::corrupt(format!(
             "document format {format}; this program reads format {FORMAT}: use a newer version of it"
         ))),
@@ -37,7 +43,7 @@ mod tests {
 
     use super::*;
 
-    #[derive(Serialize)]
+    #[derive(Debug, Serialize, Deserialize)]
     struct Old {
         amount: u64,
     }
@@ -53,6 +59,30 @@ mod tests {
     fn a_field_added_at_the_end_reads_as_its_default_from_an_old_document() {
         let old = encode(&Old { amount: 7 });
         assert_eq!(decode::<New>(&old).unwrap(), New { amount: 7, note: None });
+    }
+
+    /// What a release makes of [`Old`] that only prepares for the field: it writes what it was given, and gives none.
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Prepared {
+        amount: u64,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        note: Option<String>,
+    }
+
+    #[test]
+    fn a_field_is_understood_and_kept_one_release_before_it_is_written() {
+        // Nobody of the release before is given anything new.
+        assert_eq!(encode(&Prepared { amount: 7, note: None }), encode(&Old { amount: 7 }));
+        // What the release after writes comes back as it was.
+        let new = encode(&New { amount: 7, note: Some("x".into()) });
+        assert_eq!(encode(&decode::<Prepared>(&new).unwrap()), new);
+    }
+
+    #[test]
+    fn a_field_that_this_program_does_not_know_is_refused_and_not_lost() {
+        let new = encode(&New { amount: 7, note: Some("x".into()) });
+        let error = decode::<Old>(&new).unwrap_err();
+        assert!(error.to_string().contains("use a newer version"), "{error}");
     }
 
     #[test]

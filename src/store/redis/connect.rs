@@ -254,6 +254,10 @@ impl Links {
                 Ok(answer) => return Ok(answer),
                 Err(failure) => failure,
             };
+            if failure.is_late() {
+                // It may have been replaced meanwhile, and whoever comes next need not find that out by waiting.
+                learn_in_passing(cluster);
+            }
             // One more attempt would end with nobody knowing what became of it.
             if until.saturating_duration_since(Instant::now()) < pause + LAST_MOMENT {
                 return Err(failure);
@@ -262,8 +266,7 @@ impl Links {
             match failure.detour() {
                 Some(Detour::Moved(address)) => {
                     cluster.moved(slot, &address, &node);
-                    let cluster = Arc::clone(cluster);
-                    tokio::spawn(async move { cluster.learn().await });
+                    learn_in_passing(cluster);
                 }
                 Some(Detour::Importing(address)) => match way {
                     // Each for itself: some keys are here, and some are there.
@@ -316,6 +319,11 @@ impl Links {
         }
         Ok(Said { value: Value::Array(answers), origin: Origin::ANY })
     }
+}
+
+fn learn_in_passing(cluster: &Arc<Cluster>) {
+    let cluster = Arc::clone(cluster);
+    tokio::spawn(async move { cluster.learn().await });
 }
 
 /// Answers the next pause.

@@ -73,6 +73,15 @@ impl Failure {
         matches!(self, Self::Asked(error) if function_missing(error))
     }
 
+    /// There was no answer in time, or none that says that the replicas have it.
+    pub fn is_late(&self) -> bool {
+        match self {
+            Self::Asked(error) => error.is_timeout(),
+            Self::Late | Self::NotKept(_) => true,
+            Self::NotSent(_) | Self::Elsewhere => false,
+        }
+    }
+
     /// The connection was lost with the call on its way.
     pub fn is_lost(&self) -> bool {
         matches!(self, Self::Asked(error) if lost(error))

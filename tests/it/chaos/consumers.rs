@@ -108,6 +108,9 @@ pub struct Counts {
     pub by_status: BTreeMap<u16, u64>,
     /// Copies that were overtaken by so many messages of their session that it had forgotten their answer, not them.
     pub forgotten: u64,
+    /// Sent through the balancer, and of these those that were not answered for good the first time.
+    pub balanced: u64,
+    pub balanced_again: u64,
     /// Connections lost under a message.
     pub lost_connections: u64,
     /// Without any answer in time while an instance was frozen, which nothing can help but sending it elsewhere.
@@ -367,6 +370,10 @@ impl Network {
         let outcome = timeout(self.patience, self.ways[way].send(path, body)).await;
         let mut counts = self.counts.lock().unwrap();
         counts.messages += 1;
+        if way == 0 {
+            counts.balanced += 1;
+            counts.balanced_again += u64::from(!matches!(&outcome, Ok(Some(reply)) if reply.is_final()));
+        }
         match outcome {
             Ok(Some(reply)) => {
                 *counts.by_status.entry(reply.status).or_default() += 1;

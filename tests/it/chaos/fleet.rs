@@ -22,10 +22,15 @@ pub struct Fleet {
     pub failed_starts: AtomicU64,
     /// Lines in which an instance said that it failed, or that the store lost something.
     alarms: std::sync::Mutex<Vec<String>>,
+    /// How often it said that something may be lost.
+    pub untold: AtomicU64,
 }
 
 /// What no instance may ever say.
-const ALARMS: &[&str] = &["panicked", "changes that were answered", "corrupt"];
+const ALARMS: &[&str] = &["panicked", "changes that were answered are lost", "corrupt"];
+
+/// What it has to say when a master was started again in its place: nobody can tell what that kept.
+const UNTOLD: &str = "changes that were answered may be lost";
 
 impl Fleet {
     pub async fn start(count: usize, store: &str, settings: &str, timeline: &Arc<Timeline>) -> Arc<Self> {
@@ -37,6 +42,7 @@ impl Fleet {
             timeline: Arc::clone(timeline),
             failed_starts: AtomicU64::new(0),
             alarms: std::sync::Mutex::default(),
+            untold: AtomicU64::new(0),
         };
         for at in 0..count {
             *fleet.instances[at].lock().await = Some(fleet.start_one(at).await);
@@ -69,7 +75,7 @@ impl Fleet {
             Fault::Freeze => {
                 self.timeline.froze(at);
                 instance.freeze();
-                sleep(Duration::from_millis(300) + random.millis(2700)).await;
+                sleep(Duration::from_millis(300) + random.millis(4700)).await;
                 instance.wake();
                 self.timeline.thawed(at);
                 instance
@@ -94,6 +100,7 @@ impl Fleet {
     fn listen(&self, instance: &Instance) {
         let heard = ALARMS.iter().flat_map(|words| instance.lines(words));
         self.alarms.lock().unwrap().extend(heard);
+        self.untold.fetch_add(instance.says(UNTOLD) as u64, Ordering::Relaxed);
     }
 
     pub fn alarms(&self) -> Vec<String> {

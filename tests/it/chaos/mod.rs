@@ -242,12 +242,14 @@ impl Report<'_> {
             self.repeated
         );
         println!(
-            "answers {}; copies that came too late for theirs {}, connections lost under a message {}, none in time while an instance was frozen {}",
+            "answers {}; copies that came too late for theirs {}, connections lost under a message {}, none in time while an \
+             instance was frozen {}",
             answers.join(", "),
             counts.forgotten,
             counts.lost_connections,
             counts.silent_in_a_freeze
         );
+        println!("through the balancer {}, of these without a final answer {}", counts.balanced, counts.balanced_again);
         println!("{:20} {:>5} {:>9} {:>9} {:>18}", "fault", "count", "lasted", "gap", "recovered in");
         for (fault, figures) in self.timeline.figures() {
             let [half, longest] = figures.recovered.map(seconds);
@@ -281,6 +283,7 @@ impl Report<'_> {
             found.iter().take(SHOWN_MAX).for_each(|line| println!("    {line}"));
             is_well &= found.is_empty();
         }
+        println!("promotions of which nobody can tell: {}", self.fleet.untold.load(Ordering::Relaxed));
         println!("left open: {}", self.open);
         println!("audit: {}", self.audit.1.trim_end());
         is_well
@@ -306,5 +309,7 @@ async fn nothing_is_lost_or_doubled_behind_sentinels() {
 #[tokio::test]
 async fn nothing_is_lost_or_doubled_on_a_cluster() {
     let program = crate::store::valkey!();
-    Run::on("cluster", program, &[Fault::Kill, Fault::Failover, Fault::Slots]).play().await;
+    Run::on("cluster", program, &[Fault::Kill, Fault::Restart, Fault::Failover, Fault::Slots, Fault::Upgrade])
+        .play()
+        .await;
 }

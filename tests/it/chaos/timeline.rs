@@ -23,6 +23,7 @@ pub enum Fault {
     FailoverFreeze,
     Failover,
     Slots,
+    Upgrade,
 }
 
 /// Each fault, its name for whoever chooses, and what it is.
@@ -41,6 +42,7 @@ const FAULTS: &[(Fault, &str, &str)] = &[
     (Fault::FailoverFreeze, "failover-freeze", "a master is frozen until it is replaced, and goes on"),
     (Fault::Failover, "failover", "a master is replaced at the operator's word"),
     (Fault::Slots, "slots", "slots with keys move to another master"),
+    (Fault::Upgrade, "upgrade", "a newer program loads its functions beside those of this one, which are loaded anew"),
 ];
 
 impl Fault {

@@ -8,6 +8,7 @@ mod away;
 mod full_disk;
 pub mod instance;
 mod killed;
+mod memory;
 pub mod network_function;
 pub mod published;
 mod two_writers;
