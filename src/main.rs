@@ -45,7 +45,7 @@ enum Command {
         settings: Settings,
     },
     /// Plays SMFs over HTTP/2 against a running charging function, and measures it.
-    Bench(bench::Args),
+    Bench(Box<bench::Args>),
     /// Prints the document of a service.
     Openapi {
         /// nchf-convergedcharging, nchf-offlineonlycharging or admin.
