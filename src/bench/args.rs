@@ -69,6 +69,19 @@ pub struct Args {
     /// Also write the report to this file
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// Serves the floor instead of measuring: the same HTTP server and the same calls of the store with as many octets,
+    /// and no charging. Play against it to learn what of a figure is charging
+    #[arg(long, help_heading = "Floor")]
+    pub floor: bool,
+    /// Where the floor listens [default: 127.0.0.1:8000]
+    #[arg(long, value_name = "ADDR", env = "NCHF_LISTEN", help_heading = "Floor")]
+    pub listen: Option<String>,
+    /// The floor's store, as that of `serve`; one of its own
+    #[arg(long, value_name = "URL", env = "NCHF_STORE", help_heading = "Floor")]
+    pub store: Option<String>,
+    /// The floor's configuration file, as that of `serve`
+    #[arg(long, value_name = "FILE", env = "NCHF_CONFIG", help_heading = "Floor")]
+    pub config: Option<PathBuf>,
 }
 
 /// What the sessions do.

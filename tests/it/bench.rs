@@ -1,21 +1,30 @@
 //! `nchf bench` against charging functions behind real sockets: what it plays, what it checks, how it counts.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::HttpBody;
+use axum::extract::Request;
 use axum::http::StatusCode;
+use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use bytes::Bytes;
 use clap::Parser;
 use nchf::bench::{self, Report, Scenario};
+use nchf::clock::ManualClock;
+use nchf::config::Config;
+use nchf::floor;
 use nchf::http::server::Settings;
+use nchf::store::memory::MemoryStore;
+use nchf::store::{Listing, TimerWrite, Version};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::server::Running;
 use crate::support::World;
+use crate::support::faulty::{Faulty, Traffic};
 
 #[derive(Parser)]
 struct Cli {
@@ -250,6 +259,92 @@ fn response(number: u64) -> String {
         ],
     })
     .to_string()
+}
+
+// ---- The floor ----
+
+/// What an update asks of the store and answers, in octets, on average over those whose session has had some before.
+#[derive(Debug)]
+struct Cost {
+    loads: f64,
+    account_read: f64,
+    session_read: f64,
+    account: f64,
+    session: f64,
+    entry: f64,
+    answer: f64,
+}
+
+async fn cost_of_updates(store: &Faulty, routes: Router) -> Cost {
+    let answers = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&answers);
+    let watched = routes.layer(from_fn(move |request: Request, next: Next| {
+        let is_update = request.uri().path().ends_with("/update");
+        let kept = Arc::clone(&kept);
+        async move {
+            let response = next.run(request).await;
+            let length = response.body().size_hint().exact();
+            kept.lock().unwrap().extend(length.filter(|_| is_update));
+            response
+        }
+    }));
+    let running = serve(watched).await;
+    assert_all_right(&run(args(&running, "--scenario update --rate 300 --duration-secs 1")).await);
+
+    let Traffic { loads, commits } = std::mem::take(&mut *store.traffic.lock().unwrap());
+    const SOME: Version = Version(10);
+    let updates: Vec<_> = (commits.iter())
+        .filter_map(|commit| Some((commit, commit.sessions.first()?)))
+        .filter(|(_, session)| session.listing == Listing::Keep && session.expected >= SOME)
+        .collect();
+    for (commit, session) in &updates {
+        assert_eq!((commit.sessions.len(), commit.outbox.len(), commit.index.len()), (1, 0, 0));
+        assert_eq!((&commit.account_journal, session.timer), (&None, TimerWrite::Keep));
+    }
+    let mut read = Vec::new();
+    for (load, snapshot) in &loads {
+        let documents = snapshot.account.as_ref().zip(snapshot.session.as_ref());
+        let of_update = documents.filter(|(_, session)| session.version >= SOME);
+        read.extend(of_update.map(|documents| (load.index.len(), documents)));
+    }
+    assert!(updates.len() > 200 && read.iter().all(|(index, _)| *index == 0));
+    let average = |lengths: &mut dyn Iterator<Item = usize>| {
+        let lengths: Vec<_> = lengths.collect();
+        lengths.iter().sum::<usize>() as f64 / lengths.len() as f64
+    };
+    let length = |octets: &Option<Bytes>| octets.as_ref().map_or(0, Bytes::len);
+    let answers = answers.lock().unwrap();
+    Cost {
+        // A release loads once too.
+        loads: (read.len() - 6) as f64 / updates.len() as f64,
+        account_read: average(&mut read.iter().map(|(_, (account, _))| account.bytes.len())),
+        session_read: average(&mut read.iter().map(|(_, (_, session))| session.bytes.len())),
+        account: average(&mut updates.iter().map(|(commit, _)| length(&commit.account_document))),
+        session: average(&mut updates.iter().map(|(_, session)| session.document.len())),
+        entry: average(&mut updates.iter().map(|(_, session)| length(&session.journal))),
+        answer: average(&mut answers.iter().map(|length| *length as usize)),
+    }
+}
+
+#[tokio::test]
+async fn the_floor_moves_as_many_octets_as_an_update() {
+    let clock = ManualClock::at("2026-01-15T11:00:00Z".parse::<jiff::Timestamp>().unwrap().into());
+    let store = || Arc::new(Faulty::new(MemoryStore::new(Arc::new(clock.clone()))));
+    let (charging, ground) = (store(), store());
+    let world = World::over(charging.clone(), clock.clone(), Config::default()).await;
+    let real = cost_of_updates(&charging, world.router()).await;
+    let floor = cost_of_updates(&ground, floor::routes(ground.clone(), &Arc::default())).await;
+    let pairs = [
+        (real.loads, floor.loads),
+        (real.account_read, floor.account_read),
+        (real.session_read, floor.session_read),
+        (real.account, floor.account),
+        (real.session, floor.session),
+        (real.entry, floor.entry),
+        (real.answer, floor.answer),
+    ];
+    let is_as_much = |(real, floor): (f64, f64)| (0.97..=1.03).contains(&(floor / real));
+    assert!(pairs.into_iter().all(is_as_much), "an update is {real:#?}, the floor's {floor:#?}");
 }
 
 #[test]
