@@ -38,13 +38,14 @@ use tokio::time::Instant;
 pub use self::args::{Args, Scenario};
 use self::consumer::Consumer;
 use self::link::{Link, Target};
-use self::message::Subscribers;
+use self::message::{Message, Operation, Subscribers};
 use self::pace::{Pace, Times};
 use self::process::Reading;
 use self::report::Circumstances;
 pub use self::report::{CpuFigure, Figures, MemoryFigure, Moment, Report};
 use self::session::{Pool, Script};
 use self::tally::Tally;
+use crate::charging::time::Timestamp;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -78,6 +79,33 @@ pub fn run(args: &Args) -> Result<Report, Error> {
         report.write_json(path).map_err(|source| Error::Report { path: path.clone(), source })?;
     }
     Ok(report)
+}
+
+/// When the examples were sent.
+pub const EXAMPLE_TIME: Timestamp = Timestamp::from_millis(1_768_474_800_000);
+
+/// The body of a Create as it is played.
+pub fn example_create() -> String {
+    example(Operation::Create, 0)
+}
+
+/// The body of an Update of the same session.
+pub fn example_update(number: u32) -> String {
+    example(Operation::Update, number)
+}
+
+fn example(operation: Operation, number: u32) -> String {
+    let subscribers = Subscribers::new("imsi-001010000000001", 1).expect("a row of one");
+    let message = Message {
+        operation,
+        number,
+        session: 0,
+        began: EXAMPLE_TIME,
+        subscriber: subscribers.of_session(0),
+        now: EXAMPLE_TIME,
+        notify_uri: "http://127.0.0.1:9/notify",
+    };
+    message.render()
 }
 
 fn subscribers(args: &Args) -> Result<Subscribers, Error> {
