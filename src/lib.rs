@@ -14,6 +14,7 @@ pub mod clock;
 pub mod config;
 pub mod demo;
 pub mod directory;
+pub mod floor;
 pub mod http;
 pub mod ledger;
 pub mod network;

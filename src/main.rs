@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use nchf::charging::time::Span;
 use nchf::clock::{Clock, SystemClock};
 use nchf::config::{Config, Overrides, StoreUrl};
+use nchf::floor::Floor;
 use nchf::serve::{self, Instance};
 use nchf::{audit, bench, http, telemetry};
 
@@ -45,7 +46,7 @@ enum Command {
         settings: Settings,
     },
     /// Plays SMFs over HTTP/2 against a running charging function, and measures it.
-    Bench(bench::Args),
+    Bench(Box<bench::Args>),
     /// Prints the document of a service.
     Openapi {
         /// nchf-convergedcharging, nchf-offlineonlycharging or admin.
@@ -164,6 +165,12 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Audit { directories, json, settings } => {
             runtime()?.block_on(audit(&settings.load_without_promise()?, directories, json))
         }
+        Command::Bench(args) if args.floor => {
+            let overrides = Overrides { listen: args.listen, store: args.store, ..Overrides::default() };
+            let config = Config::load(args.config.as_deref(), overrides)?;
+            telemetry::log_to_stderr(&config.log).map_err(anyhow::Error::msg)?;
+            runtime()?.block_on(serve_floor(&config))
+        }
         Command::Bench(args) => {
             println!("{}", bench::run(&args)?);
             Ok(ExitCode::SUCCESS)
@@ -215,6 +222,21 @@ async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
     }
     tracing::info!("shutting down");
     instance.stop().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn serve_floor(config: &Config) -> anyhow::Result<ExitCode> {
+    use tokio::signal::unix::{SignalKind, signal};
+
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let floor = Floor::start(config).await?;
+    println!("nchf: the floor on http://{}", floor.address());
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    floor.stop().await;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -137,16 +137,7 @@ impl Instance {
         let operator_nchf = Nchf { settings: Arc::new(settings.without_tls()), ..apps[0].clone() };
         let token = Token::new(config.admin.token.as_deref());
         let operator_routes = operator::routes(operator_nchf, token, draining.clone());
-        let limits = Settings {
-            connections_max: config.http.connections_max,
-            connections_per_peer_max: config.http.connections_per_peer_max,
-            in_flight_max: u32::try_from(config.http.in_flight_max).unwrap_or(u32::MAX),
-            in_flight_create_percent: config.http.in_flight_create_percent,
-            in_flight_update_percent: config.http.in_flight_update_percent,
-            in_flight_per_peer_percent: config.http.in_flight_per_peer_percent,
-            in_flight_per_connection_percent: config.http.in_flight_per_connection_percent,
-            ..Settings::default()
-        };
+        let limits = limits(config);
         let routes = apps.into_iter().map(nchf::routes).collect();
         let nchf = workers.listen(config.listen, tls, limits.clone(), routes).await?;
         let operator = workers.listen(config.admin_listen, None, limits, vec![operator_routes]).await?;
@@ -192,16 +183,30 @@ impl Instance {
     }
 }
 
+/// What the configuration allows on each listener.
+pub fn limits(config: &Config) -> Settings {
+    Settings {
+        connections_max: config.http.connections_max,
+        connections_per_peer_max: config.http.connections_per_peer_max,
+        in_flight_max: u32::try_from(config.http.in_flight_max).unwrap_or(u32::MAX),
+        in_flight_create_percent: config.http.in_flight_create_percent,
+        in_flight_update_percent: config.http.in_flight_update_percent,
+        in_flight_per_peer_percent: config.http.in_flight_per_peer_percent,
+        in_flight_per_connection_percent: config.http.in_flight_per_connection_percent,
+        ..Settings::default()
+    }
+}
+
 /// Opens the store once for each worker: Redis connections belong to the runtime that polls them, the embedded store is
 /// one for all.
 #[derive(Clone)]
-enum Opener {
+pub enum Opener {
     Embedded(EmbeddedStore),
     Redis(Arc<redis::Settings>),
 }
 
 impl Opener {
-    fn new(config: &Config) -> anyhow::Result<Self> {
+    pub fn new(config: &Config) -> anyhow::Result<Self> {
         Ok(match config.store_url()? {
             StoreUrl::Embedded(directory) => {
                 let opened = EmbeddedStore::open(&embedded_settings(config, directory), Arc::new(SystemClock));
@@ -211,7 +216,7 @@ impl Opener {
         })
     }
 
-    async fn open(self) -> Result<Arc<dyn Store>, store::Error> {
+    pub async fn open(self) -> Result<Arc<dyn Store>, store::Error> {
         Ok(match self {
             Self::Embedded(store) => Arc::new(store),
             Self::Redis(settings) => {

@@ -1,16 +1,25 @@
 //! What a consumer sends, and what it expects back.
 //!
 //! The bodies are those of an SMF with one PDU session and two rating groups of the demo plan: 10, which costs money, and
-//! 40, which does not. About 1.8 kB each. They are texts with slots instead of serialized structs, so that the generator
-//! spends its time on the network and shares no mistake with the parser it measures.
+//! 40, which does not; about 1.8 kB each. Those of events are an SMSF's, for rating group 30. They are texts with slots
+//! instead of serialized structs, so that the generator spends its time on the network and shares no mistake with the
+//! parser it measures.
+
+use std::borrow::Cow;
 
 use hyper::StatusCode;
 use serde::Deserialize;
 
+use super::link::{Answer, Fault};
+use super::session::Exchange;
 use crate::charging::time::Timestamp;
 
-/// The rating groups of every message.
-const RATING_GROUPS: [u32; 2] = [10, 40];
+pub(super) const CHARGING_DATA: &str = "/nchf-convergedcharging/v3/chargingdata";
+
+/// The rating groups of the messages of a session.
+pub(super) const RATING_GROUPS: [u32; 2] = [10, 40];
+/// The rating group of an event.
+pub(super) const EVENT_RATING_GROUP: u32 = 30;
 
 /// Asked for in each Create and Update: one block of the demo plan's price.
 const REQUESTED_OCTETS: u64 = 1_048_576;
@@ -22,21 +31,32 @@ pub(super) enum Operation {
     Create,
     Update,
     Release,
+    Event,
+    /// Any of the others once more, to the octet.
+    Copy,
 }
 
 impl Operation {
+    pub(super) const ALL: [Self; 5] = [Self::Create, Self::Update, Self::Release, Self::Event, Self::Copy];
+
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Create => "create",
             Self::Update => "update",
             Self::Release => "release",
+            Self::Event => "event",
+            Self::Copy => "copy",
         }
     }
 
-    pub(super) fn expected_status(self) -> StatusCode {
+    pub(super) fn ends_session(self) -> bool {
+        matches!(self, Self::Release | Self::Event)
+    }
+
+    fn expected_status(self) -> StatusCode {
         match self {
-            Self::Create => StatusCode::CREATED,
-            Self::Update => StatusCode::OK,
+            Self::Create | Self::Event => StatusCode::CREATED,
+            Self::Update | Self::Copy => StatusCode::OK,
             Self::Release => StatusCode::NO_CONTENT,
         }
     }
@@ -49,6 +69,9 @@ impl Operation {
         self != Self::Create
     }
 }
+
+/// PDU sessions that a device may have at once, by their ids.
+const PDU_SESSIONS: u64 = 15;
 
 /// Subscribers with consecutive IMSIs.
 #[derive(Clone, Debug)]
@@ -67,11 +90,21 @@ impl Subscribers {
         (last.to_string().len() <= digits.len()).then_some(Self { first, digits: digits.len(), count })
     }
 
+    /// Sessions that may be open at once.
+    pub(super) fn sessions_max(&self) -> u64 {
+        self.count.saturating_mul(PDU_SESSIONS)
+    }
+
+    pub(super) fn supis(&self) -> impl Iterator<Item = String> + use<> {
+        let Self { first, digits, count } = *self;
+        (first..first + count).map(move |imsi| format!("imsi-{imsi:0digits$}"))
+    }
+
     pub(super) fn of_session(&self, session: u64) -> Subscriber {
         let imsi = self.first + session % self.count;
         // A subscriber that comes round again opens its next PDU session: two open sessions with one id would be a
-        // restart of the consumer. The ids 1 to 15 are those a device may use.
-        Subscriber { imsi, digits: self.digits, pdu_session: 1 + session / self.count % 15 }
+        // restart of the consumer.
+        Subscriber { imsi, digits: self.digits, pdu_session: 1 + session / self.count % PDU_SESSIONS }
     }
 }
 
@@ -86,6 +119,8 @@ pub(super) struct Message<'a> {
     pub(super) operation: Operation,
     pub(super) number: u32,
     pub(super) session: u64,
+    /// Since when the session has been what its blocks say.
+    pub(super) began: Timestamp,
     pub(super) subscriber: Subscriber,
     pub(super) now: Timestamp,
     pub(super) notify_uri: &'a str,
@@ -94,11 +129,13 @@ pub(super) struct Message<'a> {
 impl Message<'_> {
     pub(super) fn render(&self) -> String {
         let Subscriber { imsi, digits, pdu_session } = self.subscriber;
-        let now = jiff::Timestamp::from_millisecond(self.now.millis()).unwrap_or_default().to_string();
+        let now = self.now.rfc3339();
         let mut body = String::with_capacity(2048);
-        fill(&mut body, BODY, |body, slot| match slot {
+        let template = if self.operation == Operation::Event { EVENT } else { BODY };
+        fill(&mut body, template, |body, slot| match slot {
             "supi" => body.push_str(&format!("imsi-{imsi:0digits$}")),
             "now" => body.push_str(&now),
+            "began" => body.push_str(&self.began.rfc3339()),
             "number" => body.push_str(&self.number.to_string()),
             "notify_uri" => body.push_str(self.notify_uri),
             "charging_id" => body.push_str(&(self.session % u64::from(u32::MAX)).to_string()),
@@ -153,11 +190,11 @@ const BODY: &str = concat!(
     r#""pDUSessionChargingInformation":{"chargingId":$charging_id$,"#,
     r#""userInformation":{"servedPEI":"imeisv-4370816125816151","unauthenticatedFlag":false},"#,
     r#""userLocationinfo":{"nrLocation":{"tai":{"plmnId":{"mcc":"001","mnc":"01"},"tac":"000001"},"#,
-    r#""ncgi":{"plmnId":{"mcc":"001","mnc":"01"},"nrCellId":"000000010"},"ueLocationTimestamp":"$now$"}},"#,
+    r#""ncgi":{"plmnId":{"mcc":"001","mnc":"01"},"nrCellId":"000000010"},"ueLocationTimestamp":"$began$"}},"#,
     r#""pduSessionInformation":{"networkSlicingInfo":{"sNSSAI":{"sst":1,"sd":"010203"}},"#,
     r#""pduSessionID":$pdu_session$,"pduType":"IPV4","sscMode":"SSC_MODE_1","hPlmnId":{"mcc":"001","mnc":"01"},"#,
     r#""ratType":"NR","dnnId":"internet","chargingCharacteristics":"0800","#,
-    r#""startTime":"$now$","#,
+    r#""startTime":"$began$","#,
     r#""pduAddress":{"pduIPv4Address":"10.45.0.2","iPv4dynamicAddressFlag":true},"#,
     r#""authorizedSessionAMBR":{"uplink":"1000 Mbps","downlink":"1000 Mbps"}}}}"#,
 );
@@ -168,9 +205,24 @@ const CONTAINER: &str = concat!(
     r#""totalVolume":$total$,"uplinkVolume":$up$,"downlinkVolume":$down$}]"#,
 );
 
+const EVENT: &str = concat!(
+    r#"{"subscriberIdentifier":"$supi$","#,
+    r#""nfConsumerIdentification":{"nFName":"9f6a1c02-51de-4c0b-8a57-0c2f5a9b7e11","nFIPv4Address":"192.0.2.20","#,
+    r#""nFPLMNID":{"mcc":"001","mnc":"01"},"nodeFunctionality":"SMSF"},"#,
+    r#""invocationTimeStamp":"$now$","invocationSequenceNumber":$number$,"#,
+    r#""oneTimeEvent":true,"oneTimeEventType":"IEC","#,
+    r#""multipleUnitUsage":[{"ratingGroup":30,"requestedUnit":{"serviceSpecificUnits":1}}],"#,
+    r#""sMSChargingInformation":{"originatorInfo":{"originatorSUPI":"$supi$"},"#,
+    r#""recipientInfo":[{"recipientGPSI":"msisdn-32470999999"}],"sMMessageType":"SUBMISSION","#,
+    r#""sMDataCodingScheme":0,"messageReference":"$charging_id$","messageSize":"140","#,
+    r#""userLocationinfo":{"nrLocation":{"tai":{"plmnId":{"mcc":"001","mnc":"01"},"tac":"000001"},"#,
+    r#""ncgi":{"plmnId":{"mcc":"001","mnc":"01"},"nrCellId":"000000010"}}},"#,
+    r#""rATType":"NR","submissionTime":"$now$"}}"#,
+);
+
 // ---- Answers ----
 
-/// How an answer with the right status can still be wrong.
+/// How an answer can be wrong.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Wrong {
     #[error("the answer is not a ChargingDataResponse")]
@@ -181,35 +233,90 @@ pub(super) enum Wrong {
     Unanswered(u32),
     #[error("rating group {rating_group}: {code}")]
     Refused { rating_group: u32, code: String },
+    #[error("rating group {0} is granted nothing")]
+    NothingGranted(u32),
+    #[error("the answer to the copy is another one")]
+    Copy,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Answer {
+struct ChargingDataResponse<'a> {
     invocation_sequence_number: u32,
-    #[serde(default)]
-    multiple_unit_information: Vec<UnitInformation>,
+    #[serde(borrow, default)]
+    multiple_unit_information: Vec<UnitInformation<'a>>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct UnitInformation {
+struct UnitInformation<'a> {
     rating_group: u32,
     /// Absent means success.
-    result_code: Option<String>,
+    #[serde(borrow)]
+    result_code: Option<Cow<'a, str>>,
+    granted_unit: Option<GrantedUnit>,
 }
 
-/// Whether the answer to a Create or Update is the one expected: the same number, and success for each rating group.
-pub(super) fn check(body: &[u8], number: u32) -> Result<(), Wrong> {
-    let answer: Answer = serde_json::from_slice(body).map_err(|_| Wrong::Unreadable)?;
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct GrantedUnit {
+    total_volume: Option<u64>,
+    service_specific_units: Option<u64>,
+}
+
+/// Whether an answer is the one expected. Answers the path of what was created.
+pub(super) fn check(answer: &Answer, operation: Operation, number: u32) -> Result<Option<Box<str>>, Fault> {
+    check_status(answer, operation.expected_status())?;
+    match operation {
+        Operation::Create => check_body(&answer.body, number, &RATING_GROUPS)?,
+        Operation::Event => check_body(&answer.body, number, &[EVENT_RATING_GROUP])?,
+        Operation::Update | Operation::Copy => {
+            check_body(&answer.body, number, &RATING_GROUPS)?;
+            return Ok(None);
+        }
+        Operation::Release => return Ok(None),
+    }
+    Ok(Some(created(answer).ok_or(Fault::NoLocation)?.into()))
+}
+
+/// Whether the answer to a copy is the one to what it is a copy of.
+pub(super) fn check_copy(answer: &Answer, of: &Exchange) -> Result<(), Fault> {
+    check_status(answer, of.operation.expected_status())?;
+    let is_same = answer.body == of.answer && (of.created.is_none() || created(answer) == of.created.as_deref());
+    if is_same { Ok(()) } else { Err(Wrong::Copy.into()) }
+}
+
+fn check_status(answer: &Answer, expected: StatusCode) -> Result<(), Fault> {
+    match answer.status {
+        status if status == expected => Ok(()),
+        _ if answer.is_refusal() => Err(Fault::Refused),
+        status => Err(Fault::Status(status)),
+    }
+}
+
+/// The path of a Location, from the service on: behind a proxy its host is another one.
+fn created(answer: &Answer) -> Option<&str> {
+    let location = answer.location()?;
+    let path = location.find(CHARGING_DATA).map(|start| &location[start..])?;
+    let reference = path.strip_prefix(CHARGING_DATA)?.strip_prefix('/')?;
+    (!reference.is_empty()).then_some(path)
+}
+
+/// The same number, and a grant for each rating group.
+fn check_body(body: &[u8], number: u32, rating_groups: &[u32]) -> Result<(), Wrong> {
+    let answer: ChargingDataResponse<'_> = serde_json::from_slice(body).map_err(|_| Wrong::Unreadable)?;
     if answer.invocation_sequence_number != number {
         return Err(Wrong::Number);
     }
-    for rating_group in RATING_GROUPS {
+    for &rating_group in rating_groups {
         let mut units = answer.multiple_unit_information.iter();
         let unit = units.find(|unit| unit.rating_group == rating_group).ok_or(Wrong::Unanswered(rating_group))?;
         if let Some(code) = unit.result_code.as_deref().filter(|code| *code != "SUCCESS") {
             return Err(Wrong::Refused { rating_group, code: code.to_owned() });
+        }
+        let granted = unit.granted_unit.as_ref().and_then(|units| units.total_volume.or(units.service_specific_units));
+        if granted.is_none_or(|granted| granted == 0) {
+            return Err(Wrong::NothingGranted(rating_group));
         }
     }
     Ok(())
@@ -225,6 +332,7 @@ mod tests {
             operation,
             number: 3,
             session: 1001,
+            began: Timestamp::from_millis(1_767_225_500_000),
             subscriber: subscribers.of_session(1001),
             now: Timestamp::from_millis(1_767_225_600_000),
             notify_uri: "http://127.0.0.1:9/notify",
@@ -236,7 +344,7 @@ mod tests {
     fn messages_are_json_with_all_slots_filled() {
         let update = message(Operation::Update);
         assert_eq!(update["subscriberIdentifier"], "imsi-001010000000002");
-        assert_eq!(update["invocationTimeStamp"], "2026-01-01T00:00:00Z");
+        assert_eq!(update["invocationTimeStamp"], "2026-01-01T00:00:00.000Z");
         assert_eq!(update["invocationSequenceNumber"], 3);
         assert_eq!(update["multipleUnitUsage"][1]["ratingGroup"], 40);
         assert_eq!(update["multipleUnitUsage"][0]["usedUnitContainer"][0]["totalVolume"], 4096);
@@ -263,18 +371,67 @@ mod tests {
     }
 
     #[test]
+    fn an_event_is_told_from_a_session() {
+        let event = message(Operation::Event);
+        assert_eq!((&event["oneTimeEvent"], &event["oneTimeEventType"]), (&true.into(), &"IEC".into()));
+        assert_eq!(event["multipleUnitUsage"][0]["ratingGroup"], EVENT_RATING_GROUP);
+    }
+
+    fn answer(status: u16, headers: &[(&'static str, &'static str)], body: &str) -> Answer {
+        let headers = headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
+        Answer { status: StatusCode::from_u16(status).unwrap(), headers, body: body.to_owned().into() }
+    }
+
+    fn body(number: u32, code: &str, granted: u64) -> String {
+        format!(
+            r#"{{"invocationSequenceNumber":{number},"multipleUnitInformation":[
+                {{"ratingGroup":10,"resultCode":"{code}","grantedUnit":{{"totalVolume":{granted}}}}},
+                {{"ratingGroup":40,"grantedUnit":{{"totalVolume":1}}}}]}}"#
+        )
+    }
+
+    #[test]
     fn wrong_answers_are_told_apart() {
-        let answer = |number: u32, code: &str| {
-            format!(
-                r#"{{"invocationSequenceNumber":{number},"multipleUnitInformation":[
-                    {{"ratingGroup":10,"resultCode":"{code}"}},{{"ratingGroup":40}}]}}"#
-            )
+        let told = |status, body: &str| {
+            let checked = check(&answer(status, &[], body), Operation::Update, 3);
+            checked.map_or_else(|fault| fault.to_string(), |_| "right".to_owned())
         };
-        assert_eq!(check(answer(3, "SUCCESS").as_bytes(), 3), Ok(()));
-        assert_eq!(check(answer(2, "SUCCESS").as_bytes(), 3), Err(Wrong::Number));
-        let refused = Wrong::Refused { rating_group: 10, code: "RATING_FAILED".to_owned() };
-        assert_eq!(check(answer(3, "RATING_FAILED").as_bytes(), 3), Err(refused));
-        assert_eq!(check(br#"{"invocationSequenceNumber":3}"#, 3), Err(Wrong::Unanswered(10)));
-        assert_eq!(check(b"ok", 3), Err(Wrong::Unreadable));
+        assert_eq!(told(200, &body(3, "SUCCESS", 1)), "right");
+        assert_eq!(told(200, &body(2, "SUCCESS", 1)), Wrong::Number.to_string());
+        assert_eq!(told(200, &body(3, "RATING_FAILED", 1)), "rating group 10: RATING_FAILED");
+        assert_eq!(told(200, &body(3, "SUCCESS", 0)), "rating group 10 is granted nothing");
+        assert_eq!(told(200, r#"{"invocationSequenceNumber":3}"#), "rating group 10 is not answered");
+        assert_eq!(told(200, "ok"), Wrong::Unreadable.to_string());
+        assert_eq!(told(404, ""), "status 404 Not Found");
+        assert_eq!(told(503, ""), "status 503 Service Unavailable");
+        let refused = answer(503, &[("retry-after", "1")], "");
+        assert!(matches!(check(&refused, Operation::Update, 3), Err(Fault::Refused)));
+    }
+
+    #[test]
+    fn what_is_created_has_a_place() {
+        let checked =
+            |location| check(&answer(201, &[("location", location)], &body(0, "SUCCESS", 1)), Operation::Create, 0);
+        let place = checked("http://elsewhere:1/nchf-convergedcharging/v3/chargingdata/abc").unwrap();
+        assert_eq!(place.as_deref(), Some("/nchf-convergedcharging/v3/chargingdata/abc"));
+        for without in ["", "http://elsewhere/abc", "http://elsewhere/nchf-convergedcharging/v3/chargingdata/"] {
+            assert!(matches!(checked(without), Err(Fault::NoLocation)), "{without}");
+        }
+    }
+
+    #[test]
+    fn a_copy_gets_the_same_answer_or_is_wrong() {
+        let at = [("location", "http://x/nchf-convergedcharging/v3/chargingdata/abc")];
+        let of = Exchange {
+            operation: Operation::Create,
+            path: CHARGING_DATA.into(),
+            request: "".into(),
+            created: Some("/nchf-convergedcharging/v3/chargingdata/abc".into()),
+            answer: "one".into(),
+        };
+        assert!(check_copy(&answer(201, &at, "one"), &of).is_ok());
+        assert!(check_copy(&answer(201, &at, "two"), &of).is_err());
+        assert!(check_copy(&answer(201, &[], "one"), &of).is_err());
+        assert!(check_copy(&answer(200, &at, "one"), &of).is_err());
     }
 }

@@ -2,6 +2,7 @@
 
 mod admin;
 mod audit;
+mod bench;
 mod cdr_file;
 mod chaos;
 mod exporter;

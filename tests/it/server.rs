@@ -17,9 +17,8 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, SizeHint};
 use hyper::client::conn::{http1, http2};
-use hyper::{Request, Response, StatusCode};
+use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use nchf::bench;
 use nchf::http::admission::Permit;
 use nchf::http::server::{Error, Server, Settings, Tls, TlsFiles, Workers};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -402,55 +401,6 @@ async fn unusable_certificate_files_are_named() {
     assert!(error.to_string().contains("absent.pem"), "{error}");
 }
 
-// ---- The load generator ----
-
-#[tokio::test]
-async fn the_load_generator_measures_right_answers_and_counts_wrong_ones() {
-    let running = Running::start(Settings::default()).await;
-    let json = tempfile::NamedTempFile::new().unwrap();
-    let args = bench::Args {
-        target: format!("http://{}", running.server.address()).parse().unwrap(),
-        connections: 2,
-        streams: 3,
-        threads: 2,
-        duration_secs: 60,
-        sessions: Some(20),
-        updates: 4,
-        first_subscriber: "imsi-001010000000001".to_owned(),
-        subscribers: 10,
-        notify_uri: "http://127.0.0.1:9/notify".parse().unwrap(),
-        pid: vec![std::process::id()],
-        json: Some(json.path().to_owned()),
-    };
-    let report = tokio::task::spawn_blocking(move || bench::run(&args)).await.unwrap().unwrap();
-    assert_eq!((report.create.messages, report.update.messages, report.release.messages), (20, 60, 20));
-    let wrong: Vec<_> = report.errors.iter().map(|(kind, count)| (kind.as_str(), *count)).collect();
-    assert_eq!(wrong, [("update: rating group 40: QUOTA_LIMIT_REACHED", 20)]);
-    assert_eq!(report.cpu.len(), 2);
-    let json: serde_json::Value = serde_json::from_slice(&std::fs::read(json.path()).unwrap()).unwrap();
-    assert_eq!(json["all"]["messages"], 100);
-}
-
-/// As much of a charging function as the load generator looks at. It refuses rating group 40 in the third update.
-fn charging_function() -> Router {
-    async fn answer(body: Bytes) -> String {
-        let request: serde_json::Value = serde_json::from_slice(&body).unwrap();
-        let number = request["invocationSequenceNumber"].as_u64().unwrap();
-        let code = if number == 3 { "QUOTA_LIMIT_REACHED" } else { "SUCCESS" };
-        serde_json::json!({
-            "invocationSequenceNumber": number,
-            "multipleUnitInformation": [{"ratingGroup": 10}, {"ratingGroup": 40, "resultCode": code}],
-        })
-        .to_string()
-    }
-    let path = "/nchf-convergedcharging/v3/chargingdata";
-    let location = [("location", format!("http://elsewhere{path}/abc"))];
-    Router::new()
-        .route(path, post(|body| async move { (StatusCode::CREATED, location, answer(body).await) }))
-        .route(&format!("{path}/abc/update"), post(answer))
-        .route(&format!("{path}/abc/release"), post(|| async { StatusCode::NO_CONTENT }))
-}
-
 // ---- A server inside the test ----
 
 pub const LOCAL: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
@@ -526,7 +476,6 @@ fn router(gate: &Arc<Notify>) -> Router {
                 });
             }),
         )
-        .merge(charging_function())
 }
 
 pub async fn eventually(condition: impl Fn() -> bool) {

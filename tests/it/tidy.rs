@@ -23,6 +23,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("http", &["app", "cdr_file", "charging", "config", "ledger", "store", "telemetry", "transact"]),
     ("audit", &["charging", "store"]),
     ("bench", &["charging", "clock"]),
+    ("floor", &["charging", "clock", "config", "http", "serve", "store"]),
     ("workers", &["app", "cdr_file", "charging", "notify", "store", "telemetry", "transact"]),
     (
         "serve",
@@ -36,7 +37,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("bb8", &["store/redis"]),
     ("bb8_redis", &["store/redis"]),
     ("redb", &["store/embedded"]),
-    ("axum", &["http"]),
+    ("axum", &["http", "floor"]),
     ("utoipa", &["http"]),
     ("utoipa_axum", &["http"]),
     ("hyper", &["http", "bench", "notify"]),
@@ -45,7 +46,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("rmp_serde", &["store"]),
     ("toml", &["config"]),
     ("clap", &["main", "bench"]),
-    ("anyhow", &["main", "serve"]),
+    ("anyhow", &["main", "serve", "floor"]),
 ];
 
 struct Source {

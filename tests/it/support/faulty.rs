@@ -1,4 +1,4 @@
-//! A store in memory that fails, or stands still, at a call of one's choice.
+//! A store in memory that fails, or stands still, at a call of one's choice, and that keeps what it was asked.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -39,6 +39,15 @@ pub struct Faulty {
     pub wake: Notify,
     /// Whose loads wait until they are let go.
     pub held: watch::Sender<Held>,
+    /// What passes through it.
+    pub traffic: Mutex<Traffic>,
+}
+
+/// Loads with their answers, and commits.
+#[derive(Default)]
+pub struct Traffic {
+    pub loads: Vec<(Load, Snapshot)>,
+    pub commits: Vec<Commit>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -67,6 +76,7 @@ impl Faulty {
             frozen: Notify::new(),
             wake: Notify::new(),
             held: watch::Sender::new(Held::Nobody),
+            traffic: Mutex::default(),
         }
     }
 
@@ -131,10 +141,13 @@ impl Store for Faulty {
     async fn load(&self, load: &Load) -> Result<Snapshot, Error> {
         let let_go = self.held.subscribe().wait_for(|held| !held.holds(load.account)).await.is_ok();
         assert!(let_go, "the sender lives as long as this");
-        self.store.load(load).await
+        let snapshot = self.store.load(load).await?;
+        self.traffic.lock().unwrap().loads.push((load.clone(), snapshot.clone()));
+        Ok(snapshot)
     }
 
     async fn commit(&self, commit: &Commit) -> Result<(), Error> {
+        self.traffic.lock().unwrap().commits.push(commit.clone());
         self.store.commit(commit).await
     }
 

@@ -1,0 +1,178 @@
+//! The parts of an update with two rating groups, one by one, as `scripts/count-instructions` counts them: how many
+//! instructions each takes does not depend on how busy the machine is.
+//!
+//! `core PART ROUNDS` does one part so many times, inside a function that has the part's name and is not inlined.
+
+use std::hint::black_box;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::{Request, header};
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use nchf::app::{App, RequestLimits, Shared};
+use nchf::charging::account::Account;
+use nchf::charging::decide::{Command, Context, decide};
+use nchf::charging::decision::Decision;
+use nchf::charging::ids::ChargingDataRef;
+use nchf::charging::session::{ChargingSession, Operation, Service};
+use nchf::clock::ManualClock;
+use nchf::config::Config;
+use nchf::http::nchf::parse::{self, Parsed};
+use nchf::http::nchf::{Nchf, Settings, render, routes};
+use nchf::store::memory::MemoryStore;
+use nchf::store::{Load, RefCodec, Store, record};
+use nchf::transact::Opening;
+use nchf::{bench, demo};
+use tokio::runtime::Runtime;
+use tower::ServiceExt;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() {
+    let mut arguments = std::env::args().skip(1).filter(|argument| !argument.starts_with("--"));
+    let part = arguments.next().unwrap_or_default();
+    let rounds = arguments.next().and_then(|rounds| rounds.parse().ok()).unwrap_or(1);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let scene = runtime.block_on(Scene::new());
+    match part.as_str() {
+        "parse" => repeat(rounds, || part_parse(&scene)),
+        "decode" => repeat(rounds, || part_decode(&scene)),
+        "decide" => {
+            let prepared: Vec<_> = (0..rounds).map(|_| (part_decode(&scene), part_parse(&scene))).collect();
+            for ((account, session), parsed) in prepared {
+                black_box(part_decide(&scene, account, session, &parsed));
+            }
+        }
+        "encode" => {
+            let decision = scene.decision();
+            repeat(rounds, || part_encode(&decision));
+        }
+        "render" => {
+            let decision = scene.decision();
+            repeat(rounds, || part_render(&scene, &decision));
+        }
+        "whole" => {
+            for number in SESSION_AGE..SESSION_AGE + rounds {
+                part_whole(&runtime, scene.request(number));
+            }
+        }
+        other => eprintln!("{other:?}: parse, decode, decide, encode, render or whole"),
+    }
+}
+
+fn repeat<T>(rounds: u32, mut part: impl FnMut() -> T) {
+    for _ in 0..rounds {
+        black_box(part());
+    }
+}
+
+#[inline(never)]
+fn part_parse(scene: &Scene) -> Parsed {
+    parse::charging_data_request(black_box(&scene.body), Service::Converged, None).expect("a request")
+}
+
+#[inline(never)]
+fn part_decode(scene: &Scene) -> (Account, Box<ChargingSession>) {
+    let account = record::decode(black_box(&scene.account)).expect("an account");
+    (account, Box::new(record::decode(black_box(&scene.session)).expect("a session")))
+}
+
+#[inline(never)]
+fn part_decide(scene: &Scene, account: Account, session: Box<ChargingSession>, parsed: &Parsed) -> Decision {
+    let shared = &scene.app.shared;
+    let catalog = shared.catalog();
+    let context = Context { now: shared.clock.now(), catalog: &catalog, rules: &shared.rules, account_version: 2 };
+    decide(&context, Some(account), Command::Update(session, &parsed.invocation)).expect("a decision")
+}
+
+#[inline(never)]
+fn part_encode(decision: &Decision) -> [Bytes; 3] {
+    let change = &decision.changes.sessions[0];
+    [
+        record::encode(black_box(&decision.changes.account)),
+        record::encode(black_box(&change.session)),
+        record::encode(black_box(&change.entry)),
+    ]
+}
+
+#[inline(never)]
+fn part_render(scene: &Scene, decision: &Decision) -> Vec<u8> {
+    render::charging_data_response(black_box(&decision.answer), decision.session(), &scene.config.charging)
+}
+
+/// An update through the routes and a store in memory, without sockets.
+#[inline(never)]
+fn part_whole(runtime: &Runtime, (router, request): (axum::Router, Request<Body>)) -> Bytes {
+    runtime.block_on(async {
+        let answer = router.oneshot(request).await.expect("an answer");
+        assert!(answer.status().is_success());
+        answer.into_body().collect().await.expect("a body").to_bytes()
+    })
+}
+
+/// A session that has had some updates.
+struct Scene {
+    app: App,
+    config: Config,
+    router: axum::Router,
+    reference: ChargingDataRef,
+    body: Vec<u8>,
+    account: Bytes,
+    session: Bytes,
+}
+
+/// Updates that the session has had: from then on its document keeps its length.
+const SESSION_AGE: u32 = 10;
+
+impl Scene {
+    async fn new() -> Self {
+        let config = Config::default();
+        let clock = ManualClock::at(bench::EXAMPLE_TIME);
+        let store = Arc::new(MemoryStore::new(Arc::new(clock.clone())));
+        let refs = RefCodec::new(store.identity().secret);
+        let limits = RequestLimits { deadline_ms: 3000, waiting_per_account_max: 512 };
+        let rules = config.rules().expect("the default rules");
+        let shared = Arc::new(Shared::new(Arc::new(clock), refs, rules, "bench".into(), limits));
+        let app = App { store, shared };
+        demo::provision(&app).await.expect("the demo data");
+        let parsed =
+            |body: String| parse::charging_data_request(body.as_bytes(), Service::Converged, None).expect("a request");
+        let created = parsed(bench::example_create());
+        let pdu_session = created.pdu_session();
+        let Parsed { invocation, one_time, identities } = created;
+        let opening = Opening { invocation, service: Service::Converged, one_time, identities, pdu_session };
+        let reference = app.create(&opening).await.expect("a session").session.reference;
+        for number in 1..SESSION_AGE {
+            let invocation = parsed(bench::example_update(number)).invocation;
+            let (operation, service) = (Operation::Update, Service::Converged);
+            app.continue_session(operation, service, reference.as_str(), &invocation).await.expect("an update");
+        }
+        let account = app.shared.refs.account_of(reference.as_str()).expect("a reference of ours");
+        let load = Load { account, session: Some(reference.clone()), index: Vec::new() };
+        let snapshot = app.store.load(&load).await.expect("a snapshot");
+        let settings = Settings { charging: config.charging.clone(), api_root: None, is_tls: false };
+        let router = routes(Nchf { app: app.clone(), settings: Arc::new(settings) });
+        Self {
+            app,
+            config,
+            router,
+            reference,
+            body: bench::example_update(SESSION_AGE).into_bytes(),
+            account: snapshot.account.expect("an account").bytes,
+            session: snapshot.session.expect("a session").bytes,
+        }
+    }
+
+    fn decision(&self) -> Decision {
+        let (account, session) = part_decode(self);
+        part_decide(self, account, session, &part_parse(self))
+    }
+
+    fn request(&self, number: u32) -> (axum::Router, Request<Body>) {
+        let path = format!("/nchf-convergedcharging/v3/chargingdata/{}/update", self.reference);
+        let request = Request::post(path).header(header::CONTENT_TYPE, "application/json");
+        (self.router.clone(), request.body(bench::example_update(number).into()).expect("a request"))
+    }
+}
