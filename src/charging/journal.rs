@@ -1,7 +1,7 @@
 //! The journal: one entry for each commit, appended to the session's journal (or the account's own, for credits).
 //! CDR, ledger, "why was I charged" and audit are all readings of journals; nothing else remembers the past.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::account::Balance;
 use super::cdr::CauseForRecordClosing;
@@ -196,8 +196,8 @@ pub struct Reported {
 }
 
 /// One change of one balance, or of what is reserved of it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "StoredMove", into = "StoredMove")]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(from = "StoredMove<BalanceId>")]
 pub struct Move {
     pub kind: MoveKind,
     pub balance: BalanceId,
@@ -247,9 +247,9 @@ impl MoveKind {
 
 /// A move as it is written: `before` only where kind and amount do not tell it.
 #[derive(Serialize, Deserialize)]
-struct StoredMove {
+struct StoredMove<B> {
     kind: MoveKind,
-    balance: BalanceId,
+    balance: B,
     unit: BalanceUnit,
     amount: Amount,
     before: Option<Amount>,
@@ -259,16 +259,17 @@ struct StoredMove {
     plan_version: Option<u32>,
 }
 
-impl From<Move> for StoredMove {
-    fn from(one: Move) -> Self {
-        let Move { kind, balance, unit, amount, before, after, rating_group, units, plan_version } = one;
+impl Serialize for Move {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { kind, ref balance, unit, amount, before, after, rating_group, units, plan_version } = *self;
         let before = Some(before).filter(|before| kind.before(amount, after) != Some(*before));
-        Self { kind, balance, unit, amount, before, after, rating_group, units, plan_version }
+        let stored = StoredMove { kind, balance, unit, amount, before, after, rating_group, units, plan_version };
+        stored.serialize(serializer)
     }
 }
 
-impl From<StoredMove> for Move {
-    fn from(stored: StoredMove) -> Self {
+impl From<StoredMove<BalanceId>> for Move {
+    fn from(stored: StoredMove<BalanceId>) -> Self {
         let StoredMove { kind, balance, unit, amount, before, after, rating_group, units, plan_version } = stored;
         // One of the two is there in all that was written.
         let before = before.or(kind.before(amount, after)).unwrap_or(after);

@@ -241,6 +241,9 @@ impl Calendar<'_> {
 
     /// When a service that is sold now stops being sold.
     pub fn end_of_sale(&self, hours: &[Hours], now: Timestamp) -> Option<Timestamp> {
+        if hours.is_empty() {
+            return None;
+        }
         let boundaries = self.boundaries(hours.iter().copied(), now.in_zone(self.zone).date(), 2);
         boundaries.into_iter().find(|boundary| *boundary > now && !self.is_sold(hours, *boundary))
     }

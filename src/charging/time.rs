@@ -53,14 +53,16 @@ impl Timestamp {
 
     /// The same instant on the calendar of `zone`.
     pub fn in_zone(self, zone: &TimeZone) -> jiff::Zoned {
-        jiff::Timestamp::from_millisecond(self.0)
-            .expect("the constructor keeps every timestamp inside the calendar")
-            .to_zoned(zone.clone())
+        self.on_calendar().to_zoned(zone.clone())
+    }
+
+    fn on_calendar(self) -> jiff::Timestamp {
+        jiff::Timestamp::from_millisecond(self.0).expect("the constructor keeps every timestamp inside the calendar")
     }
 
     /// RFC 3339 in UTC, with milliseconds: the spelling of every time that leaves the program as text.
     pub fn rfc3339(self) -> String {
-        self.in_zone(&TimeZone::UTC).strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
+        format!("{:.3}", self.on_calendar())
     }
 }
 

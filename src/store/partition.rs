@@ -106,6 +106,16 @@ const MASKED: usize = 8;
 const MAC: usize = 5;
 const LENGTH: usize = (RANDOM + MASKED + MAC) * 8 / 5;
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+/// What each character stands for.
+const VALUES: [Option<u8>; 256] = {
+    let mut values = [None; 256];
+    let mut value = 0;
+    while value < ALPHABET.len() {
+        values[ALPHABET[value] as usize] = Some(value as u8);
+        value += 1;
+    }
+    values
+};
 
 impl RefCodec {
     pub fn new(secret: [u8; 16]) -> Self {
@@ -185,7 +195,7 @@ fn decode(text: &str) -> Option<[u8; RANDOM + MASKED + MAC]> {
     for (digits, bytes) in text.as_bytes().chunks_exact(8).zip(raw.chunks_exact_mut(5)) {
         let mut bits = 0u64;
         for digit in digits {
-            bits = (bits << 5) | ALPHABET.iter().position(|known| known == digit)? as u64;
+            bits = (bits << 5) | u64::from(VALUES[usize::from(*digit)]?);
         }
         bytes.copy_from_slice(&bits.to_be_bytes()[3..]);
     }

@@ -25,7 +25,8 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
 }
 
 pub fn encode<T: Serialize>(document: &T) -> Bytes {
-    let mut bytes = Vec::with_capacity(512);
+    // The document of a session with two rating groups has some 750.
+    let mut bytes = Vec::with_capacity(1024);
     bytes.push(FORMAT);
     rmp_serde::encode::write(&mut bytes, document).expect("our documents hold nothing MessagePack cannot");
     Bytes::from(bytes)

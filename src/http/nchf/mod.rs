@@ -181,10 +181,12 @@ fn idempotency_key(headers: &HeaderMap) -> Option<&str> {
 impl Nchf {
     async fn create(self, service: Service, permit: Permit, uri: Uri, request: Incoming) -> Response {
         let measured = Measured::begin(&self, "create");
-        let Parsed { invocation, one_time, identities, pdu_session } = match request.parse(service) {
+        let parsed = match request.parse(service) {
             Ok(parsed) => parsed,
             Err(problem) => return measured.end_with_problem(problem),
         };
+        let pdu_session = parsed.pdu_session();
+        let Parsed { invocation, one_time, identities } = parsed;
         let opening = Opening { invocation, service, one_time, identities, pdu_session };
         let app = self.app.clone();
         // From here on the consumer's going away changes nothing: what is committed must also be answered to its copy.

@@ -30,7 +30,18 @@ pub struct Parsed {
     pub one_time: Option<OneTime>,
     /// Identifiers under which the payer may be provisioned, the likeliest first.
     pub identities: Vec<Box<str>>,
-    pub pdu_session: Option<u32>,
+}
+
+const PDU_SESSION: &str = "pDUSessionChargingInformation";
+
+impl Parsed {
+    /// The PDU session that the request is about. Read when it is asked for, from a block that is the longest of most
+    /// requests: an Update is about that of its session, whatever it says.
+    pub fn pdu_session(&self) -> Option<u32> {
+        let block = self.invocation.blocks.iter().find(|block| &*block.name == PDU_SESSION)?;
+        let read = serde_json::from_str::<Member<PduSessionChargingInformation<'_>>>(&block.json).ok()?;
+        is(is(is(read)?.pdu_session_information)?.pdu_session_id)
+    }
 }
 
 /// Longest identifier of a subscriber, in bytes; NAIs go up to 253 characters.
@@ -50,7 +61,13 @@ pub fn charging_data_request(
     service: Service,
     idempotency_key: Option<&str>,
 ) -> Result<Parsed, ProblemDetails> {
-    let request = match serde_json::from_slice::<Member<Request<'_>>>(body) {
+    // One look at the whole body is cheaper than one at each text in it. What is no text is read all the same, because
+    // that says where it is none.
+    let read = match std::str::from_utf8(body) {
+        Ok(text) => serde_json::from_str::<Member<Request<'_>>>(text),
+        Err(_) => serde_json::from_slice(body),
+    };
+    let request = match read {
         Ok(Member::Is(request)) => request,
         Ok(Member::Absent | Member::Wrong(_)) => {
             let problem = ProblemDetails::invalid_format(vec![InvalidParam::new("", "expected an object")]);
@@ -215,7 +232,9 @@ impl Check {
         let one_time = self.one_time(&body, request.one_time_event, request.one_time_event_type);
         let triggers = self.triggers(&body, request.triggers);
         let usages = self.usages(&body, request.multiple_unit_usage);
-        let pdu_session = self.pdu_session(&body, &request.others, service);
+        if service == Service::OfflineOnly {
+            self.mandatory_pdu_session(&body, &request.others);
+        }
         self.service_blocks(&body, &request.others);
         let identities = identities(&subscriber, &request.others);
         let mut blocks = self.blocks(&body, request.others);
@@ -244,7 +263,7 @@ impl Check {
             blocks,
         };
         invocation.fingerprint = fingerprint::fingerprint(&invocation);
-        Some(Parsed { invocation, one_time, identities, pdu_session })
+        Some(Parsed { invocation, one_time, identities })
     }
 
     fn consumer(&mut self, body: &Place<'_>, others: &Others<'_>) -> Option<Consumer> {
@@ -266,7 +285,7 @@ impl Check {
     /// A text that decides something: neither endless nor with control characters.
     fn text(&mut self, place: Place<'_>, member: Member<Cow<'_, str>>) -> Option<Box<str>> {
         let text = self.optional(place, member)?;
-        if text.len() > TEXT_MAX || text.chars().any(char::is_control) {
+        if text.len() > TEXT_MAX || has_control_characters(&text) {
             self.optional_incorrect(place, "expected at most 512 bytes without control characters");
             return None;
         }
@@ -276,7 +295,7 @@ impl Check {
     fn subscriber(&mut self, body: &Place<'_>, member: Member<Cow<'_, str>>) -> Option<SubscriberId> {
         let place = body.member("subscriberIdentifier");
         let text = self.optional(place, member)?;
-        if text.is_empty() || text.len() > IDENTITY_MAX || text.chars().any(char::is_control) {
+        if text.is_empty() || text.len() > IDENTITY_MAX || has_control_characters(&text) {
             self.incorrect(place, "expected 1 to 256 bytes without control characters");
             return None;
         }
@@ -448,17 +467,13 @@ impl Check {
         })
     }
 
-    /// The PDU session that a request is about. In the offline service its identity is mandatory (TS 32.291 6.2.6).
-    fn pdu_session(&mut self, body: &Place<'_>, others: &Others<'_>, service: Service) -> Option<u32> {
-        let name = "pDUSessionChargingInformation";
-        let Member::Is(block) = read_other::<PduSessionChargingInformation<'_>>(others, name) else {
-            return None;
-        };
-        let place = body.member(name);
-        if service == Service::OfflineOnly && block.pdu_session_information == Member::Absent {
-            self.required::<()>(place.member("pduSessionInformation"), Member::Absent);
+    /// In the offline service the identity of a PDU session is mandatory (TS 32.291 6.2.6).
+    fn mandatory_pdu_session(&mut self, body: &Place<'_>, others: &Others<'_>) {
+        if let Member::Is(block) = read_other::<PduSessionChargingInformation<'_>>(others, PDU_SESSION)
+            && block.pdu_session_information == Member::Absent
+        {
+            self.required::<()>(body.member(PDU_SESSION).member("pduSessionInformation"), Member::Absent);
         }
-        is(is(block.pdu_session_information)?.pdu_session_id)
     }
 
     /// An exposed API is charged by its name (TS 32.254), so it must have one.
@@ -484,6 +499,11 @@ impl Check {
         }
         blocks
     }
+}
+
+/// Nearly all texts are plain, and of those bytes tell as much as characters.
+fn has_control_characters(text: &str) -> bool {
+    if text.is_ascii() { text.bytes().any(|byte| byte.is_ascii_control()) } else { text.chars().any(char::is_control) }
 }
 
 /// An object of which only the names of the members matter.

@@ -18,7 +18,7 @@ pub fn record(body: &[u8]) {
     let mut create = Request::new(Operation::Create, parsed.invocation.number, world.now);
     create.subscriber = Some("bundle");
     create.one_time = parsed.one_time;
-    create.pdu_session = parsed.pdu_session;
+    create.pdu_session = parsed.pdu_session();
     create.invocation = parsed.invocation;
     let Ok(done) = world.send(&create, None) else { return };
     if !world.sessions[&done.reference].is_closed() {
