@@ -101,7 +101,7 @@ impl Consumer {
         let at = if matches!(self.plan.pace, Pace::Closed) { answered } else { turn.due };
         if times.measure(at) {
             let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
-            tally.count(&times, at, outcome, answered - turn.due);
+            tally.count(&times, at, outcome, answered - turn.due, turn.waited);
             if let Some(lag) = turn.lag {
                 tally.lagged(lag);
             }

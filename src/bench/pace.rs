@@ -58,6 +58,8 @@ pub(super) struct Turn {
     pub(super) due: Instant,
     /// How late the generator was by itself: a stream was free when the message was due.
     pub(super) lag: Option<Duration>,
+    /// Of an open loop: how long the message has waited for a stream, lag included.
+    pub(super) waited: Option<Duration>,
 }
 
 impl Pace {
@@ -70,7 +72,7 @@ impl Pace {
         match self {
             Self::Closed => {
                 let due = Instant::now();
-                (due < times.until).then_some(Turn { due, lag: None })
+                (due < times.until).then_some(Turn { due, lag: None, waited: None })
             }
             Self::Open(open) => open.turn().await,
         }
@@ -114,8 +116,9 @@ impl OpenLoop {
         let free_since = Instant::now();
         self.due.acquire().await.ok()?.forget();
         let due = self.due_at(self.taken.fetch_add(1, Ordering::Relaxed))?;
-        let lag = (free_since <= due).then(|| due.elapsed());
-        Some(Turn { due, lag })
+        let waited = due.elapsed();
+        let lag = (free_since <= due).then_some(waited);
+        Some(Turn { due, lag, waited: Some(waited) })
     }
 
     fn run(&self, times: Times) {

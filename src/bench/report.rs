@@ -28,6 +28,8 @@ pub struct Report {
     pub event: Figures,
     /// Messages that were sent once more, and got the same answer.
     pub copy: Figures,
+    /// Of an open loop: all that was right, from when it was sent. What is less than in `all` was waited for a stream.
+    pub from_sending: Figures,
     /// Answers that say that nothing was done, and when to come again.
     pub refused: Figures,
     /// Answers that were wrong and requests that got none, by kind.
@@ -125,6 +127,7 @@ impl Report {
             release: of(Operation::Release),
             event: of(Operation::Event),
             copy: of(Operation::Copy),
+            from_sending: Figures::of(&tally.from_sending),
             refused: Figures::of(&tally.refused),
             errors: tally.errors.clone(),
             unsent,
@@ -224,7 +227,8 @@ impl fmt::Display for Report {
             ("refused", self.refused),
         ];
         let there = kinds.into_iter().filter(|(_, row)| row.messages > 0);
-        for (name, row) in there.chain([("all right", self.all)]) {
+        let sent = [("as sent", self.from_sending)].into_iter().filter(|(_, row)| row.messages > 0);
+        for (name, row) in there.chain([("all right", self.all)]).chain(sent) {
             let times = [row.p50_micros, row.p90_micros, row.p99_micros, row.p999_micros, row.max_micros];
             let [p50, p90, p99, p999, max] = times.map(|micros| micros as f64 / 1000.0);
             writeln!(f, "{name:<9}{:>10} {p50:>9.2} {p90:>9.2} {p99:>9.2} {p999:>9.2} {max:>9.2}", row.messages)?;

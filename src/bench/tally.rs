@@ -25,6 +25,8 @@ pub(super) struct Tally {
     pub(super) slot: Duration,
     pub(super) slots: Vec<Slot>,
     pub(super) answered: [Latencies; Operation::ALL.len()],
+    /// Of an open loop: right answers from when the message was sent, not from when it was due.
+    pub(super) from_sending: Latencies,
     pub(super) refused: Latencies,
     pub(super) errors: BTreeMap<String, u64>,
     pub(super) lag: Lag,
@@ -61,14 +63,23 @@ impl Tally {
             slot: Duration::from_secs(slot_secs),
             slots: vec![slot; secs.div_ceil(slot_secs) as usize],
             answered: std::array::from_fn(|_| Latencies::fine()),
+            from_sending: Latencies::fine(),
             refused: Latencies::fine(),
             errors: BTreeMap::new(),
             lag: Lag::default(),
         }
     }
 
-    /// Counts a message that was answered, or not, at some time after it was due.
-    pub(super) fn count(&mut self, times: &Times, at: Instant, outcome: Outcome, latency: Duration) {
+    /// Counts a message that was answered, or not, some time after it was due. `waited` is how long it took to find a
+    /// stream.
+    pub(super) fn count(
+        &mut self,
+        times: &Times,
+        at: Instant,
+        outcome: Outcome,
+        latency: Duration,
+        waited: Option<Duration>,
+    ) {
         let slot = at.saturating_duration_since(times.measured_from).as_secs() / self.slot.as_secs();
         let last = self.slots.len() - 1;
         let slot = usize::try_from(slot).unwrap_or(last).min(last);
@@ -76,6 +87,9 @@ impl Tally {
             Outcome::Answered(operation) => {
                 self.answered[operation as usize].record(latency);
                 self.slots[slot].latencies.record(latency);
+                if let Some(waited) = waited {
+                    self.from_sending.record(latency.saturating_sub(waited));
+                }
             }
             Outcome::Refused => {
                 self.refused.record(latency);
@@ -99,6 +113,7 @@ impl Tally {
         for (mine, others) in self.answered.iter_mut().zip(&other.answered) {
             mine.add(others);
         }
+        self.from_sending.add(&other.from_sending);
         self.refused.add(&other.refused);
         for (mine, others) in self.slots.iter_mut().zip(&other.slots) {
             mine.latencies.add(&others.latencies);

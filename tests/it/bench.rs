@@ -206,6 +206,9 @@ async fn an_open_loop_charges_a_stall_to_all_who_were_due_in_it() {
     // half of it.
     assert!(report.all.p90_micros >= 240_000, "{report}");
     assert!(report.all.max_micros >= 490_000, "{report}");
+    // Seen from the streams alone, six messages were slow.
+    assert_eq!(report.from_sending.messages, 400);
+    assert!(report.from_sending.p90_micros < report.all.p90_micros, "{report}");
 }
 
 #[tokio::test]
