@@ -27,7 +27,7 @@ use crate::scenarios::demo;
 /// answer is our fault, and in the end the audit finds nothing.
 pub fn http(data: &[u8]) {
     const REQUESTS_MAX: usize = 12;
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     runtime.block_on(async {
         let mut world = World::new().await;
         let mut rest = data;
