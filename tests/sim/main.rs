@@ -4,6 +4,9 @@
 //! Start reading at `world` (one run), then `faults` and `options` (what goes wrong), `auditor` (what must hold), and
 //! `seeds` (the tests).
 
+// Whole instances are deep futures.
+#![recursion_limit = "256"]
+
 mod auditor;
 mod chance;
 mod consumer;

@@ -15,7 +15,7 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
 use super::failure::Failure;
-use super::history::Histories;
+use super::history::{Histories, Replication};
 use super::node::{Hot, Link, Manager, Question, Said};
 use super::sentinel::{Lost, Sentinels};
 use crate::store::{Durability, Origin};
@@ -129,8 +129,8 @@ struct Lane {
     jobs: Arc<Mutex<mpsc::Receiver<Job>>>,
     pool: Pool<Manager>,
     hot: Hot,
-    /// The connection whose server's history is known, and that history.
-    known: Option<(Link, Box<str>)>,
+    /// The connection whose server's history is known.
+    known: Option<Link>,
     /// Of that server, as it said last.
     followers: Vec<Follower>,
     promise: Promise,
@@ -144,7 +144,7 @@ impl Lane {
                 .await
                 .unwrap_or(Err(Failure::NotSent("no connection in time".into())))
             {
-                Ok((link, history)) => self.send(jobs, &link, &history, until).await,
+                Ok((link, found)) => self.send(jobs, &link, &found.history, until).await,
                 Err(failure) => {
                     for job in jobs {
                         let _nobody_waits = job.answer.send(Err(failure.clone()));
@@ -174,21 +174,17 @@ impl Lane {
         Some(batch)
     }
 
-    /// A connection, and the history that its server writes.
-    async fn connect(&mut self) -> Result<(Link, Box<str>), Failure> {
+    /// A connection, and what its server said of its history.
+    async fn connect(&mut self) -> Result<(Link, Arc<Replication>), Failure> {
         let link = self.hot.mend(&self.pool).await.map_err(Failure::NotSent)?;
-        if let Some((known, history)) = &self.known
-            && known.is(&link)
-        {
-            return Ok((link, history.clone()));
-        }
         let found = link.replication();
         let found = found.ok_or_else(|| Failure::NotSent("Redis does not tell its history".into()))?;
-        self.promise.histories.met(link.address(), found, self.promise.durability);
-        self.known = Some((link.clone(), found.history.clone()));
-        self.followers.clear();
-        let history = found.history.clone();
-        Ok((link, history))
+        if !self.known.as_ref().is_some_and(|known| known.is(&link)) {
+            self.promise.histories.met(link.address(), &found, self.promise.durability);
+            self.known = Some(link.clone());
+            self.followers.clear();
+        }
+        Ok((link, found))
     }
 
     /// Refuses what follows from another history than the one that this connection would change. What is read next is

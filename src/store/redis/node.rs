@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering}
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use bb8_redis::RedisConnectionManager;
 use bb8_redis::bb8::{ManageConnection, Pool, RunError};
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, ConnectionInfo, Pipeline, RedisError, Value};
@@ -197,6 +196,8 @@ pub struct Link {
     address: Arc<str>,
     /// What the server said of its history, if it may have replicas.
     replication: Option<Arc<Replication>>,
+    /// Of that history.
+    origin: Origin,
     /// Where the connection leads that was made last.
     latest: Arc<AtomicU64>,
 }
@@ -234,7 +235,7 @@ impl Link {
 
     /// It is lost, or leads elsewhere than the connection that was made last: to a master that was replaced.
     fn is_broken(&self) -> bool {
-        self.health.is_broken() || self.origin() != Origin(self.latest.load(Ordering::Relaxed))
+        self.health.is_broken() || self.origin != Origin(self.latest.load(Ordering::Relaxed))
     }
 
     pub fn is(&self, other: &Self) -> bool {
@@ -245,12 +246,12 @@ impl Link {
         &self.address
     }
 
-    pub fn replication(&self) -> Option<&Replication> {
-        self.replication.as_deref()
+    pub fn replication(&self) -> Option<Arc<Replication>> {
+        self.replication.clone()
     }
 
     pub fn origin(&self) -> Origin {
-        self.replication().map_or(Origin::ANY, Replication::origin)
+        self.origin
     }
 }
 
@@ -327,10 +328,7 @@ impl Manager {
             Place::Found(sentinels) => sentinels.master().await?.at,
         };
         let address = info.addr().to_string().into();
-        let mut connection = match &self.network {
-            None => RedisConnectionManager::new(info)?.connect().await?,
-            Some(network) => wire::connect_over(&**network, &info).await?,
-        };
+        let mut connection = wire::connect(self.network.as_ref(), info).await?;
         let mut replication = None;
         if self.has_replicas {
             let found = Replication::of(&mut connection).await?;
@@ -339,9 +337,10 @@ impl Manager {
             }
             replication = Some(Arc::new(found));
         }
-        let link = Link { connection, health: Arc::default(), address, replication, latest: Arc::clone(&self.latest) };
-        self.latest.store(link.origin().0, Ordering::Relaxed);
-        Ok(link)
+        let origin = replication.as_deref().map_or(Origin::ANY, Replication::origin);
+        let latest = Arc::clone(&self.latest);
+        latest.store(origin.0, Ordering::Relaxed);
+        Ok(Link { connection, health: Arc::default(), address, replication, origin, latest })
     }
 }
 

@@ -1,27 +1,28 @@
-//! Connections that are used once, and those over a network of another's making.
+//! How a server is connected to: as bb8 does it, or over a network of another's making.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use bb8_redis::RedisConnectionManager;
+use bb8_redis::bb8::ManageConnection;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, RedisError};
+use redis::{AsyncConnectionConfig, ConnectionAddr, ConnectionInfo, RedisError};
 
 use crate::network::Network;
 
-/// A connection for a question or two.
 pub async fn connect(
     network: Option<&Arc<dyn Network>>,
     info: ConnectionInfo,
 ) -> Result<MultiplexedConnection, RedisError> {
     match network {
-        None => Client::open(info)?.get_multiplexed_async_connection().await,
+        None => RedisConnectionManager::new(info)?.connect().await,
         Some(network) => connect_over(&**network, &info).await,
     }
 }
 
 /// The task that drives the connection ends with it.
-pub async fn connect_over(network: &dyn Network, info: &ConnectionInfo) -> Result<MultiplexedConnection, RedisError> {
+async fn connect_over(network: &dyn Network, info: &ConnectionInfo) -> Result<MultiplexedConnection, RedisError> {
     let socket = network.connect(address(info.addr())?).await?;
     let (connection, driver) =
         MultiplexedConnection::new_with_config(info.redis_settings(), socket, AsyncConnectionConfig::new()).await?;
