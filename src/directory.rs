@@ -133,7 +133,7 @@ impl App {
             // attempt that went no further: then it holds what nobody has used.
             let id = version_id(&plan.id, plan.version);
             let left_over = self.store.reference(ReferenceKind::TariffPlanVersion, &id).await?;
-            let expected = left_over.map_or(Version::ABSENT, |document| document.version);
+            let expected = Version::of(left_over.as_ref());
             self.store.put_reference(ReferenceKind::TariffPlanVersion, &id, expected, Some(document.clone())).await?;
             let id = plan.id.as_str();
             self.store
@@ -167,7 +167,7 @@ impl App {
     /// Changes whenever a plan does.
     pub async fn catalog_stamp(&self) -> Result<Version, store::Error> {
         let stamp = self.store.reference(ReferenceKind::CatalogStamp, STAMP).await?;
-        Ok(stamp.map_or(Version::ABSENT, |document| document.version))
+        Ok(Version::of(stamp.as_ref()))
     }
 
     /// Reads the newest version of every plan. Versions that sessions still rate with stay known.

@@ -24,13 +24,11 @@ use crate::charging::ids::{AccountId, ChargingDataRef};
 use crate::charging::time::{Span, Timestamp};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
-
+use crate::http::nchf::CONVERGED;
 use crate::http::problem::ProblemDetails;
 use crate::http::server::{Server, Workers};
 use crate::serve::{self, Opener};
-use crate::store::{
-    self, Commit, Document, Listing, Load, RefCodec, SessionWrite, Snapshot, Store, TimerWrite, Version,
-};
+use crate::store::{self, Commit, Listing, Load, RefCodec, SessionWrite, Snapshot, Store, TimerWrite, Version};
 
 /// Octets of what an update writes.
 #[derive(Clone, Copy, Debug)]
@@ -72,8 +70,6 @@ const TOMBSTONE: Span = Span::from_secs(60);
 /// Attempts of one commit: somebody else may have the same account.
 const ATTEMPTS: u32 = 16;
 
-const COLLECTION: &str = "/nchf-convergedcharging/v3/chargingdata";
-
 /// A floor that is served.
 pub struct Floor {
     workers: Workers,
@@ -113,9 +109,9 @@ pub fn routes(store: Arc<dyn Store>, sessions: &Arc<AtomicU64>) -> Router {
     let refs = RefCodec::new(store.identity().secret);
     let ground = Ground { store, refs: Arc::new(refs), sessions: Arc::clone(sessions) };
     Router::new()
-        .route(COLLECTION, post(create))
-        .route(&format!("{COLLECTION}/{{reference}}/update"), post(update))
-        .route(&format!("{COLLECTION}/{{reference}}/release"), post(release))
+        .route(CONVERGED, post(create))
+        .route(&format!("{CONVERGED}/{{reference}}/update"), post(update))
+        .route(&format!("{CONVERGED}/{{reference}}/release"), post(release))
         .with_state(ground)
 }
 
@@ -138,7 +134,7 @@ async fn create(State(ground): State<Ground>, uri: Uri, _body: Bytes) -> Result<
     let reference = ground.refs.mint(account, random);
     let number = ground.write(&reference, Step::Create(now)).await?;
     let authority = uri.authority().map_or("localhost", |authority| authority.as_str());
-    let location = format!("http://{authority}{COLLECTION}/{reference}");
+    let location = format!("http://{authority}{CONVERGED}/{reference}");
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], answer(number)).into_response())
 }
 
@@ -182,7 +178,7 @@ impl Ground {
         for _ in 0..ATTEMPTS {
             let commit = commit(&load, &found, reference, step);
             match self.store.commit(&commit).await {
-                Ok(()) => return Ok(version(found.session.as_ref()).0),
+                Ok(()) => return Ok(Version::of(found.session.as_ref()).0),
                 Err(store::Error::Conflict(Some(current))) => found = *current,
                 Err(store::Error::Conflict(None)) => found = self.store.load(&load).await?,
                 Err(error) => return Err(error.into()),
@@ -200,7 +196,7 @@ fn commit(load: &Load, found: &Snapshot, reference: &ChargingDataRef, step: Step
     };
     let session = SessionWrite {
         key: reference.clone(),
-        expected: version(found.session.as_ref()),
+        expected: Version::of(found.session.as_ref()),
         document: octets(SIZES.session),
         lives_for,
         timer,
@@ -210,17 +206,13 @@ fn commit(load: &Load, found: &Snapshot, reference: &ChargingDataRef, step: Step
     Commit {
         origin: found.origin,
         account: load.account,
-        account_expected: version(found.account.as_ref()),
+        account_expected: Version::of(found.account.as_ref()),
         account_document: Some(octets(SIZES.account)),
         account_journal: None,
         sessions: vec![session],
         outbox: Vec::new(),
         index: Vec::new(),
     }
-}
-
-fn version(document: Option<&Document>) -> Version {
-    document.map_or(Version::ABSENT, |document| document.version)
 }
 
 /// Octets that compress as badly as a document does.

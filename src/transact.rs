@@ -177,7 +177,7 @@ impl App {
         let mut snapshot = self.store.load(load).await?;
         for _ in 0..ATTEMPTS {
             let account: Option<Account> = snapshot.account.as_ref().map(decode).transpose()?;
-            let version = version_of(snapshot.account.as_ref());
+            let version = Version::of(snapshot.account.as_ref());
             let command = self.command(&asked, load, &snapshot).await;
             let catalog = self.shared.catalog();
             let context = Context {
@@ -209,7 +209,7 @@ impl App {
                 }
                 continue;
             }
-            let versions = [version_of(snapshot.session.as_ref()), second_version];
+            let versions = [Version::of(snapshot.session.as_ref()), second_version];
             let commit = self.commit_of(load.account, &snapshot, versions, &decision.changes, context.now);
             match self.commit(&commit, load, fate).await? {
                 None => return Ok(done(decision)),
@@ -235,7 +235,7 @@ impl App {
             let Some(document) = &snapshot.session else { return Ok(false) };
             let session = decode(document)?;
             let account: Option<Account> = snapshot.account.as_ref().map(decode).transpose()?;
-            let version = version_of(snapshot.account.as_ref());
+            let version = Version::of(snapshot.account.as_ref());
             let catalog = self.shared.catalog();
             let context = Context {
                 now: self.shared.clock.now(),
@@ -418,7 +418,7 @@ impl App {
             return Err(store::Error::unavailable(Applied::No, "the store was replaced in between").into());
         }
         let session = found.session.as_ref().map(decode).transpose()?;
-        Ok((session, version_of(found.session.as_ref())))
+        Ok((session, Version::of(found.session.as_ref())))
     }
 
     fn commit_of(
@@ -432,7 +432,7 @@ impl App {
         Commit {
             origin: read.origin,
             account,
-            account_expected: version_of(read.account.as_ref()),
+            account_expected: Version::of(read.account.as_ref()),
             account_document: changes.account.as_ref().map(record::encode),
             account_journal: None,
             sessions: changes
@@ -561,7 +561,7 @@ impl App {
     pub async fn account(&self, key: AccountKey) -> Result<(Option<Account>, Version), store::Error> {
         let snapshot = self.store.load(&Load { account: key, session: None, index: Vec::new() }).await?;
         let account = snapshot.account.as_ref().map(decode).transpose()?;
-        Ok((account, version_of(snapshot.account.as_ref())))
+        Ok((account, Version::of(snapshot.account.as_ref())))
     }
 }
 
@@ -612,16 +612,12 @@ fn decode<T: serde::de::DeserializeOwned>(document: &Document) -> Result<T, stor
     record::decode(&document.bytes)
 }
 
-fn version_of(document: Option<&Document>) -> Version {
-    document.map_or(Version::ABSENT, |document| document.version)
-}
-
 fn reading(snapshot: &Snapshot, load: &Load) -> Reading {
     Reading {
         origin: snapshot.origin,
         account: load.account,
-        account_version: version_of(snapshot.account.as_ref()),
-        session: load.session.clone().map(|key| (key, version_of(snapshot.session.as_ref()))),
+        account_version: Version::of(snapshot.account.as_ref()),
+        session: load.session.clone().map(|key| (key, Version::of(snapshot.session.as_ref()))),
     }
 }
 
@@ -629,7 +625,7 @@ fn account_commit(key: AccountKey, read: &Snapshot, account: &Account) -> Commit
     Commit {
         origin: read.origin,
         account: key,
-        account_expected: version_of(read.account.as_ref()),
+        account_expected: Version::of(read.account.as_ref()),
         account_document: Some(record::encode(account)),
         account_journal: None,
         sessions: Vec::new(),

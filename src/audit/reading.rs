@@ -106,9 +106,9 @@ async fn attempt(
         });
     }
 
-    let is_unchanged = version_of(account_document(store, key).await?.as_ref()) == version_of(document.as_ref())
+    let is_unchanged = Version::of(account_document(store, key).await?.as_ref()) == Version::of(document.as_ref())
         && versions(&session_documents(store, key, &references).await?) == versions(&documents);
-    let version = version_of(document.as_ref());
+    let version = Version::of(document.as_ref());
     Ok(is_unchanged.then_some(Reading { name, version, account, journal, sessions, is_damaged }))
 }
 
@@ -163,10 +163,6 @@ async fn session_documents(
     Ok(documents)
 }
 
-fn version_of(document: Option<&Document>) -> Version {
-    document.map_or(Version::ABSENT, |document| document.version)
-}
-
 fn versions(documents: &[Option<Document>]) -> Vec<Version> {
-    documents.iter().map(|document| version_of(document.as_ref())).collect()
+    documents.iter().map(|document| Version::of(document.as_ref())).collect()
 }

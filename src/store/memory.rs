@@ -277,7 +277,7 @@ impl Store for MemoryStore {
         let mut kept = self.kept();
         let key = (kind, id.into());
         let before = kept.references.get(&key);
-        if version_of(before.and_then(Reference::document).as_ref()) != expected {
+        if Version::of(before.and_then(Reference::document).as_ref()) != expected {
             return Err(Error::Conflict(None));
         }
         let last = before.map_or(Version::ABSENT, |before| before.version);
@@ -344,7 +344,7 @@ impl Home {
 
     fn check(&self, now: Timestamp, commit: &Commit) -> Result<(), Error> {
         let account = self.accounts.get(&commit.account);
-        let account_unchanged = version_of(account) == commit.account_expected;
+        let account_unchanged = Version::of(account) == commit.account_expected;
         let mut sessions = commit.sessions.iter();
         if account_unchanged && sessions.all(|write| self.session_version(now, &write.key) == write.expected) {
             return Ok(());
@@ -357,7 +357,7 @@ impl Home {
     }
 
     fn session_version(&self, now: Timestamp, key: &ChargingDataRef) -> Version {
-        version_of(self.session(now, key).as_ref())
+        Version::of(self.session(now, key).as_ref())
     }
 
     fn apply(&mut self, now: Timestamp, commit: &Commit) {
@@ -449,10 +449,6 @@ impl Home {
         };
         self.listed.iter().filter_map(of).collect()
     }
-}
-
-fn version_of(document: Option<&Document>) -> Version {
-    document.map_or(Version::ABSENT, |document| document.version)
 }
 
 fn outbox_id(at: u64) -> OutboxId {

@@ -37,6 +37,12 @@ pub struct Version(pub u64);
 impl Version {
     pub const ABSENT: Self = Self(0);
 
+    /// Of what was read, absence being a version too.
+    #[must_use]
+    pub fn of(document: Option<&Document>) -> Self {
+        document.map_or(Self::ABSENT, |document| document.version)
+    }
+
     #[must_use]
     pub const fn next(self) -> Self {
         Self(self.0 + 1)

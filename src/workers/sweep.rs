@@ -142,7 +142,7 @@ async fn check(app: &App, reference: ChargingDataRef) -> Result<Option<Held>, st
         listing: Listing::Open(session.opened_at),
         journal: None,
     };
-    let account_expected = snapshot.account.map_or(store::Version::ABSENT, |account| account.version);
+    let account_expected = store::Version::of(snapshot.account.as_ref());
     let commit = Commit {
         origin: snapshot.origin,
         account,

@@ -54,7 +54,7 @@ impl Settings {
     }
 }
 
-const CONVERGED: &str = "/nchf-convergedcharging/v3/chargingdata";
+pub const CONVERGED: &str = "/nchf-convergedcharging/v3/chargingdata";
 const OFFLINE_ONLY: &str = "/nchf-offlineonlycharging/v1/offlinechargingdata";
 
 /// What a refused consumer is told to wait when the store is away: long enough to reconnect.
