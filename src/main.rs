@@ -11,6 +11,7 @@ use nchf::config::{Config, Overrides, StoreUrl};
 use nchf::floor::Floor;
 use nchf::serve::{self, Instance};
 use nchf::{audit, bench, http, telemetry};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -198,23 +199,39 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
+/// The signals that end the program.
+struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Stop {
+    /// From here on they do not end it by themselves.
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn told(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
 async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
     use std::io::Write as _;
-    use tokio::signal::unix::{SignalKind, signal};
 
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut stop = Stop::listen()?;
     let instance = tokio::select! {
         started = Instance::start(config) => started?,
-        _ = terminate.recv() => return Ok(ExitCode::SUCCESS),
-        _ = interrupt.recv() => return Ok(ExitCode::SUCCESS),
+        () = stop.told() => return Ok(ExitCode::SUCCESS),
     };
     // Whoever started the program may have gone; that is no reason not to charge.
     let _ = writeln!(std::io::stdout(), "nchf: charging on http://{}", instance.address());
     let _ = writeln!(std::io::stdout(), "nchf: operator's side on http://{}/docs", instance.operator_address());
     tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+        () = stop.told() => {}
         why = instance.store_failed() => {
             // Going on would answer for what is not kept.
             anyhow::bail!("the store has failed and can no longer be trusted: {why}; mend that and start again");
@@ -226,16 +243,10 @@ async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
 }
 
 async fn serve_floor(config: &Config) -> anyhow::Result<ExitCode> {
-    use tokio::signal::unix::{SignalKind, signal};
-
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut stop = Stop::listen()?;
     let floor = Floor::start(config).await?;
     println!("nchf: the floor on http://{}", floor.address());
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    stop.told().await;
     floor.stop().await;
     Ok(ExitCode::SUCCESS)
 }
