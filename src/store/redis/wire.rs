@@ -6,19 +6,25 @@ use std::sync::Arc;
 
 use bb8_redis::RedisConnectionManager;
 use bb8_redis::bb8::ManageConnection;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, ConnectionAddr, ConnectionInfo, RedisError};
 
 use crate::network::Network;
 
-pub async fn connect(
+/// Boxed, because it is rare and a deep future.
+pub fn connect(
     network: Option<&Arc<dyn Network>>,
     info: ConnectionInfo,
-) -> Result<MultiplexedConnection, RedisError> {
-    match network {
-        None => RedisConnectionManager::new(info)?.connect().await,
-        Some(network) => connect_over(&**network, &info).await,
+) -> BoxFuture<'_, Result<MultiplexedConnection, RedisError>> {
+    async move {
+        match network {
+            None => RedisConnectionManager::new(info)?.connect().await,
+            Some(network) => connect_over(&**network, &info).await,
+        }
     }
+    .boxed()
 }
 
 /// The task that drives the connection ends with it.
