@@ -15,13 +15,14 @@ use nchf::workers::records::{Error, Records, Times};
 use serde_json::{Value, json};
 
 use crate::support::World;
+use crate::support::behind::Behind;
 use crate::support::faulty::{Faulty, Trouble};
 use crate::support::world::{START, request};
 
 /// A world whose records are exported through a faulty store.
 struct Lab {
     world: World,
-    store: Arc<Faulty>,
+    store: Arc<Behind<Faulty>>,
     /// When a session was charged, by its reference.
     expected: BTreeMap<String, String>,
     /// All directories there were.
@@ -35,7 +36,7 @@ const LONG: u32 = 1000;
 impl Lab {
     async fn new() -> Self {
         let clock = ManualClock::at(START.parse::<jiff::Timestamp>().unwrap().into());
-        let store = Arc::new(Faulty::new(MemoryStore::new(Arc::new(clock.clone()))));
+        let store = Arc::new(Faulty::before(MemoryStore::new(Arc::new(clock.clone()))));
         let world = World::over(Arc::clone(&store) as Arc<dyn Store>, clock, Config::default()).await;
         Self { world, store, expected: BTreeMap::new(), directories: Vec::new(), sessions: 0 }
     }

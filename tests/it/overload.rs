@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 
 use crate::server::{Answer, Client, LOCAL, Running, Sent, eventually};
 use crate::support::World;
+use crate::support::behind::Behind;
 use crate::support::faulty::{Faulty, Held};
 use crate::support::world::{CONVERGED, START, request};
 
@@ -22,13 +23,13 @@ use crate::support::world::{CONVERGED, START, request};
 struct Charging {
     running: Running,
     world: World,
-    store: Arc<Faulty>,
+    store: Arc<Behind<Faulty>>,
 }
 
 impl Charging {
     async fn start(settings: Settings, config: Config) -> Self {
         let clock = ManualClock::at(START.parse::<jiff::Timestamp>().unwrap().into());
-        let store = Arc::new(Faulty::new(MemoryStore::new(Arc::new(clock.clone()))));
+        let store = Arc::new(Faulty::before(MemoryStore::new(Arc::new(clock.clone()))));
         let world = World::over(Arc::clone(&store) as Arc<_>, clock, config).await;
         Self { running: Running::serve(settings, None, world.router()).await, world, store }
     }

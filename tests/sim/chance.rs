@@ -1,18 +1,20 @@
 //! Everything random of one run comes from its seed. Each part has a stream of its own, so that one more draw in one
 //! place does not shift what happens elsewhere.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use nchf::random::Random;
 
-/// The splitmix64 generator.
+use super::splitmix::{SplitMix, mixed};
+
+/// One of these streams.
 #[derive(Clone, Debug)]
-pub struct Chance(u64);
+pub struct Chance(SplitMix);
 
 impl Chance {
     pub fn new(seed: u64) -> Self {
-        Self(mixed(seed ^ 0x6e63_6866))
+        Self(SplitMix(mixed(seed ^ 0x6e63_6866)))
     }
 
     /// A stream of its own for a part of the world.
@@ -20,12 +22,17 @@ impl Chance {
         let name = name
             .bytes()
             .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
-        Self(mixed(self.0 ^ mixed(name.wrapping_add(number))))
+        Self(SplitMix(mixed(self.0.0 ^ mixed(name.wrapping_add(number)))))
+    }
+
+    /// As [`Chance::stream`], another one each time.
+    pub fn split(&mut self, name: &str) -> Self {
+        let number = self.number();
+        self.stream(name, number)
     }
 
     pub fn number(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        mixed(self.0)
+        self.0.number()
     }
 
     /// From 0, below `bound`.
@@ -50,24 +57,17 @@ impl Chance {
     }
 }
 
-fn mixed(number: u64) -> u64 {
-    let mixed = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^ (mixed >> 31)
-}
-
 /// The random numbers of one instance.
-#[derive(Debug)]
-pub struct Seeded(AtomicU64);
+pub struct Seeded(Mutex<Chance>);
 
 impl Seeded {
-    pub fn new(mut chance: Chance) -> Self {
-        Self(AtomicU64::new(chance.number()))
+    pub fn new(chance: Chance) -> Self {
+        Self(Mutex::new(chance))
     }
 }
 
 impl Random for Seeded {
     fn number(&self) -> u64 {
-        mixed(self.0.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed))
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).number()
     }
 }

@@ -336,9 +336,8 @@ impl Consumer {
                     path: path.clone(),
                     body: body.clone(),
                     answers: answers.clone(),
-                    chance: chance.stream("delivery", chance.clone().number()),
+                    chance: chance.split("delivery"),
                 };
-                chance.number();
                 spawn_local(delivery.travel());
             }
             if let Ok(Some(answer)) = timeout(Duration::from_secs(4), answered.recv()).await {

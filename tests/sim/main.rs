@@ -4,10 +4,9 @@
 //! Start reading at `world` (one run), then `faults` and `options` (what goes wrong), `auditor` (what must hold), and
 //! `seeds` (the tests).
 
-// Whole instances are deep futures.
-#![recursion_limit = "256"]
-
 mod auditor;
+#[path = "../it/support/behind.rs"]
+mod behind;
 mod chance;
 mod consumer;
 #[path = "../it/support/disk.rs"]
@@ -17,8 +16,9 @@ mod instance;
 mod mutant;
 mod network;
 mod options;
-#[allow(dead_code, unused_imports, reason = "it can do more than a run needs")]
 mod redis;
 mod seeds;
+#[path = "../it/support/splitmix.rs"]
+mod splitmix;
 mod store;
 mod world;

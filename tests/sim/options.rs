@@ -64,7 +64,7 @@ impl Options {
             disk_fault_every: sometimes(3, 30, 8),
             skew: sometimes(3, 50, 2000),
             deserted: sometimes(4, 10, 60),
-            record_open_secs: [None, Some(20)][usize::from(sometimes(3, 1, 1) > 0)],
+            record_open_secs: (sometimes(3, 1, 1) > 0).then_some(20),
             topology,
             flavour,
             instances: chance.between(1, 3) as usize,

@@ -283,7 +283,7 @@ impl Store {
         // A stale master for a while.
         sleep(chance.millis(0, 5000)).await;
         self.cut_off(master, false);
-        self.follow(master, world);
+        self.follow(master, world.wall_millis());
     }
 
     async fn enthrone(&self, world: &World, heir: ServerId, master: ServerId, chance: &mut Chance) {
@@ -294,7 +294,7 @@ impl Store {
             self.deployment.borrow_mut().tell(one, world.wall_millis());
         }
         for other in self.replicas_of(heir).into_iter().filter(|one| *one != master) {
-            self.follow(other, world);
+            self.follow(other, world.wall_millis());
         }
     }
 
@@ -322,16 +322,16 @@ impl Store {
     }
 
     /// The server learns who is the master of its shard, unless it is the one.
-    fn follow(&self, server: ServerId, world: &World) {
+    fn follow(&self, server: ServerId, now: u64) {
         let mut deployment = self.deployment.borrow_mut();
         let leader = deployment.leader(server);
         if leader == server || deployment.role(server) == Role::Replica(leader) {
             return;
         }
         if self.is_cluster() {
-            deployment.tell(server, world.wall_millis());
+            deployment.tell(server, now);
         } else {
-            deployment.demote(server, world.wall_millis());
+            deployment.demote(server, now);
         }
     }
 
@@ -394,16 +394,10 @@ impl Store {
                     deployment.heal_link(server, other);
                 }
             }
-            for server in everybody {
-                deployment.tell(server, now);
-                if !deployment.is_sentinel(server) {
-                    let leader = deployment.leader(server);
-                    if leader != server && deployment.role(server) != Role::Replica(leader) {
-                        deployment.demote(server, now);
-                    }
-                }
-            }
+            everybody.into_iter().for_each(|one| deployment.tell(one, now));
         }
+        let servers = self.deployment.borrow().servers();
+        servers.for_each(|server| self.follow(server, now));
         self.end_move(now);
     }
 }

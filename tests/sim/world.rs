@@ -2,7 +2,7 @@
 //! stands still while anybody has something to do.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -47,7 +47,6 @@ pub struct World {
     wires: RefCell<Chance>,
     is_faulty: Cell<bool>,
     is_over: Cell<bool>,
-    records: RefCell<BTreeMap<String, Vec<u8>>>,
 }
 
 /// How a run went.
@@ -107,7 +106,6 @@ impl World {
             wires: RefCell::new(chance.stream("wires", 0)),
             is_faulty: Cell::new(false),
             is_over: Cell::new(false),
-            records: RefCell::default(),
             disks,
             chance,
             options,
@@ -188,18 +186,12 @@ impl World {
                     self.died[place].notified().await;
                 }
                 Err(reason) => {
-                    self.note_start_failure(&reason);
+                    tracing::info!(place, reason, "an instance does not start");
                     self.lines.cut(life);
                     self.disks[place].disk().restart(Loss::Nothing);
                 }
             }
             sleep(chance.millis(100, 4000)).await;
-        }
-    }
-
-    fn note_start_failure(&self, reason: &str) {
-        if std::env::var_os("NCHF_SIM_TRACE").is_some() {
-            println!("{} ms: an instance does not start: {reason}", self.millis());
         }
     }
 
@@ -390,17 +382,18 @@ impl World {
 
     /// Mediation takes what is out.
     pub fn collect(&self) {
-        for (place, disk) in self.disks.iter().enumerate() {
-            disk.disk().collect();
-            let files = disk.disk().collected.clone();
-            self.records.borrow_mut().extend(files.into_iter().map(|(name, bytes)| (format!("{place}/{name}"), bytes)));
-        }
+        self.disks.iter().for_each(|disk| disk.disk().collect());
     }
 
     fn records(&self) -> Vec<Value> {
-        let records = self.records.borrow();
-        let lines = records.values().flat_map(|bytes| bytes.split(|octet| *octet == b'\n'));
-        lines.filter(|line| !line.is_empty()).map(|line| serde_json::from_slice(line).expect("a whole line")).collect()
+        let mut records = Vec::new();
+        for disk in &self.disks {
+            let disk = disk.disk();
+            let lines = disk.collected.values().flat_map(|bytes| bytes.split(|octet| *octet == b'\n'));
+            let lines = lines.filter(|line| !line.is_empty());
+            records.extend(lines.map(|line| serde_json::from_slice::<Value>(line).expect("a whole line")));
+        }
+        records
     }
 
     /// Every request that was ever sent comes once more, and changes nothing.

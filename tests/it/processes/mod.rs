@@ -18,6 +18,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use crate::support::splitmix::SplitMix;
+
 /// The longest wait for anything that must happen.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -29,8 +31,8 @@ pub async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     }
 }
 
-/// The splitmix64 generator: the same seed, the same moments.
-pub struct Random(u64);
+/// The same seed, the same moments.
+pub struct Random(SplitMix);
 
 impl Random {
     /// Of `NCHF_TEST_SEED`, else of a seed that is new each time.
@@ -40,19 +42,16 @@ impl Random {
         let seed = given.unwrap_or_else(|| u64::from(uuid::Uuid::new_v4().as_fields().0));
         // Shown when the test fails.
         println!("again with: NCHF_TEST_SEED={seed}");
-        Self(seed)
+        Self(SplitMix(seed))
     }
 
     /// One for somebody else, of a course of its own.
     pub fn another(&mut self) -> Self {
-        Self(self.below(u64::MAX))
+        Self(SplitMix(self.below(u64::MAX)))
     }
 
     pub fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % bound
+        self.0.number() % bound
     }
 
     pub fn millis(&mut self, bound: u64) -> Duration {

@@ -1,18 +1,13 @@
-//! A store in memory that fails, or stands still, at a call of one's choice, and that keeps what it was asked.
+//! Makes a store fail, or stand still, at a call of one's choice, and keeps what it was asked.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use nchf::charging::ids::ChargingDataRef;
-use nchf::charging::time::{Span, Timestamp};
-use nchf::store::memory::MemoryStore;
-use nchf::store::{
-    AccountKey, Applied, Commit, Document, Due, Error, Identity, Indexed, JournalKey, List, Load, OutboxId, Page,
-    Partition, Queue, ReferenceKind, Snapshot, Store, Version, Work,
-};
+use nchf::store::{AccountKey, Applied, Commit, Error, Load, Snapshot, Store};
 use tokio::sync::{Notify, watch};
+
+use super::behind::{Behind, Meddler};
 
 /// What happens to one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +23,6 @@ pub enum Trouble {
 }
 
 pub struct Faulty {
-    store: MemoryStore,
     /// Calls left until it happens; `None` when nothing will.
     armed: Mutex<Option<(u32, Trouble)>>,
     /// Calls of others are not counted.
@@ -67,10 +61,9 @@ impl Held {
     }
 }
 
-impl Faulty {
-    pub fn new(store: MemoryStore) -> Self {
+impl Default for Faulty {
+    fn default() -> Self {
         Self {
-            store,
             armed: Mutex::default(),
             counts: AtomicBool::new(false),
             frozen: Notify::new(),
@@ -78,6 +71,12 @@ impl Faulty {
             held: watch::Sender::new(Held::Nobody),
             traffic: Mutex::default(),
         }
+    }
+}
+
+impl Faulty {
+    pub fn before(store: impl Store) -> Behind<Self> {
+        Behind::new(Self::default(), Arc::new(store))
     }
 
     /// Something happens to the call after `calls` others that are counted.
@@ -90,7 +89,29 @@ impl Faulty {
         self.armed.lock().unwrap().take().is_some()
     }
 
-    async fn meet<T>(&self, call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    async fn freeze(&self) {
+        self.frozen.notify_one();
+        self.wake.notified().await;
+    }
+}
+
+/// Calls of an exporter of records meet trouble, and loads may be held.
+#[async_trait]
+impl Meddler for Faulty {
+    async fn load(&self, store: &dyn Store, load: &Load) -> Result<Snapshot, Error> {
+        let let_go = self.held.subscribe().wait_for(|held| !held.holds(load.account)).await.is_ok();
+        assert!(let_go, "the sender lives as long as this");
+        let snapshot = store.load(load).await?;
+        self.traffic.lock().unwrap().loads.push((load.clone(), snapshot.clone()));
+        Ok(snapshot)
+    }
+
+    async fn commit(&self, store: &dyn Store, commit: &Commit) -> Result<(), Error> {
+        self.traffic.lock().unwrap().commits.push(commit.clone());
+        store.commit(commit).await
+    }
+
+    async fn meet<T: Send>(&self, call: impl Future<Output = Result<T, Error>> + Send) -> Result<T, Error> {
         let trouble = {
             let mut armed = self.armed.lock().unwrap();
             match *armed {
@@ -123,123 +144,5 @@ impl Faulty {
                 call.await
             }
         }
-    }
-
-    async fn freeze(&self) {
-        self.frozen.notify_one();
-        self.wake.notified().await;
-    }
-}
-
-/// Calls of an exporter of records meet trouble, and loads may be held; all others are passed on.
-#[async_trait]
-impl Store for Faulty {
-    fn identity(&self) -> &Identity {
-        self.store.identity()
-    }
-
-    async fn load(&self, load: &Load) -> Result<Snapshot, Error> {
-        let let_go = self.held.subscribe().wait_for(|held| !held.holds(load.account)).await.is_ok();
-        assert!(let_go, "the sender lives as long as this");
-        let snapshot = self.store.load(load).await?;
-        self.traffic.lock().unwrap().loads.push((load.clone(), snapshot.clone()));
-        Ok(snapshot)
-    }
-
-    async fn commit(&self, commit: &Commit) -> Result<(), Error> {
-        self.traffic.lock().unwrap().commits.push(commit.clone());
-        self.store.commit(commit).await
-    }
-
-    async fn sessions(&self, account: AccountKey, keys: &[ChargingDataRef]) -> Result<Vec<Option<Document>>, Error> {
-        self.store.sessions(account, keys).await
-    }
-
-    async fn journal(&self, key: &JournalKey) -> Result<Vec<Bytes>, Error> {
-        self.meet(self.store.journal(key)).await
-    }
-
-    async fn due(&self, partition: Partition, now: Timestamp, limit: usize) -> Result<Vec<Due>, Error> {
-        self.store.due(partition, now, limit).await
-    }
-
-    async fn claim(
-        &self,
-        partition: Partition,
-        now: Timestamp,
-        lease_until: Timestamp,
-        limit: usize,
-    ) -> Result<Vec<Due>, Error> {
-        self.store.claim(partition, now, lease_until, limit).await
-    }
-
-    async fn look(&self, partitions: &[Partition], now: Timestamp) -> Result<Vec<Work>, Error> {
-        self.store.look(partitions, now).await
-    }
-
-    async fn outbox(
-        &self,
-        partition: Partition,
-        queue: Queue,
-        after: Option<&OutboxId>,
-        limit: usize,
-    ) -> Result<Vec<(OutboxId, Bytes)>, Error> {
-        self.meet(self.store.outbox(partition, queue, after, limit)).await
-    }
-
-    async fn acknowledge(&self, partition: Partition, queue: Queue, ids: &[OutboxId]) -> Result<(), Error> {
-        self.meet(self.store.acknowledge(partition, queue, ids)).await
-    }
-
-    async fn retire(
-        &self,
-        account: AccountKey,
-        key: &ChargingDataRef,
-        entry: Option<Bytes>,
-        lives_for: Span,
-    ) -> Result<(), Error> {
-        self.meet(self.store.retire(account, key, entry, lives_for)).await
-    }
-
-    async fn scan(&self, cursor: Option<&str>, limit: usize) -> Result<Page, Error> {
-        self.store.scan(cursor, limit).await
-    }
-
-    async fn accounts(&self, cursor: Option<&str>, limit: usize) -> Result<Page, Error> {
-        self.store.accounts(cursor, limit).await
-    }
-
-    async fn indexes(&self, account: AccountKey, key: &ChargingDataRef) -> Result<Indexed, Error> {
-        self.store.indexes(account, key).await
-    }
-
-    async fn drop_indexes(&self, account: AccountKey, key: &ChargingDataRef) -> Result<bool, Error> {
-        self.store.drop_indexes(account, key).await
-    }
-
-    async fn lease(&self, what: &str, owner: &str, lives_for: Span) -> Result<bool, Error> {
-        self.meet(self.store.lease(what, owner, lives_for)).await
-    }
-
-    async fn reference(&self, kind: ReferenceKind, id: &str) -> Result<Option<Document>, Error> {
-        self.meet(self.store.reference(kind, id)).await
-    }
-
-    async fn put_reference(
-        &self,
-        kind: ReferenceKind,
-        id: &str,
-        expected: Version,
-        document: Option<Bytes>,
-    ) -> Result<(), Error> {
-        self.meet(self.store.put_reference(kind, id, expected, document)).await
-    }
-
-    async fn list(&self, list: &List, cursor: Option<&str>, limit: usize) -> Result<Page, Error> {
-        self.store.list(list, cursor, limit).await
-    }
-
-    async fn ready(&self) -> Result<(), Error> {
-        self.store.ready().await
     }
 }

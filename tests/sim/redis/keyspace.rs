@@ -11,6 +11,7 @@ use super::Flavour;
 use super::resp::Reply;
 use super::script::Library;
 use super::sorted_set::SortedSet;
+use crate::splitmix::SplitMix;
 
 /// An error of a command: code and sentence.
 #[derive(Clone, Debug, PartialEq)]
@@ -114,7 +115,7 @@ pub struct Keyspace {
     /// Changes whose author wants them heard of, kept or not.
     pub changed: u64,
     /// State of the numbers that stand for chance.
-    pub chance: u64,
+    pub chance: SplitMix,
 }
 
 impl Keyspace {
@@ -127,7 +128,7 @@ impl Keyspace {
             keeps_changes: false,
             changes: Vec::new(),
             changed: 0,
-            chance,
+            chance: SplitMix(chance),
         }
     }
 
@@ -272,11 +273,7 @@ impl Keyspace {
 
     /// A number that the settings' seed decides.
     pub fn draw(&mut self, below: usize) -> usize {
-        self.chance = self.chance.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.chance;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((mixed ^ (mixed >> 31)) % below.max(1) as u64) as usize
+        (self.chance.number() % below.max(1) as u64) as usize
     }
 }
 

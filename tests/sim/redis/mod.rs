@@ -142,12 +142,6 @@ pub struct Session {
     transaction: Option<Transaction>,
 }
 
-impl Session {
-    pub fn server(&self) -> ServerId {
-        self.at
-    }
-}
-
 /// What becomes of a command.
 #[derive(Debug, PartialEq)]
 pub enum Outcome {
@@ -293,10 +287,6 @@ impl Deployment {
         (self.servers.len()..self.servers.len() + self.sentinels.len()).map(ServerId)
     }
 
-    pub fn is_sentinel(&self, id: ServerId) -> bool {
-        id.0 >= self.servers.len()
-    }
-
     /// What the server takes itself for.
     pub fn role(&self, server: ServerId) -> Role {
         self.server(server).role
@@ -437,11 +427,11 @@ impl Deployment {
         match &server.disk {
             Disk::Even => {}
             Disk::Off => {
-                server.keys = Keyspace::new(server.keys.flavour, server.keys.chance);
+                server.keys = Keyspace::new(server.keys.flavour, server.keys.chance.0);
                 server.libraries.clear();
             }
             Disk::Behind { keys, libraries, .. } => {
-                let chance = server.keys.chance;
+                let chance = server.keys.chance.clone();
                 server.keys = (**keys).clone();
                 server.keys.chance = chance;
                 server.libraries = libraries.clone();
@@ -558,7 +548,7 @@ impl Deployment {
     }
 
     /// Makes a server a replica of the master of its shard. What it alone has is gone when it links up
-    /// ([`Deployment::replicate`]). Commands of others that wait for replicas end in [`unblocked`].
+    /// ([`Deployment::replicate`]).
     pub fn demote(&mut self, server: ServerId, now_ms: u64) {
         let leader = self.leader(server);
         assert!(leader != server, "nobody follows itself");
@@ -697,11 +687,6 @@ impl Deployment {
     fn view_mut(&mut self, id: ServerId) -> &mut View {
         Rc::make_mut(self.server_mut(id).view.as_mut().expect("a server of a cluster"))
     }
-}
-
-/// What a command that waited for replicas is answered when its server becomes a replica; then the connection ends.
-pub fn unblocked() -> Reply {
-    Reply::error("UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)")
 }
 
 /// A replica finds its master again: it goes on where it was if it can, else it takes everything.

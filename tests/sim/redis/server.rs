@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 
-use super::cluster::{Detour, Local, View, slot_of};
+use super::cluster::{Detour, Local, View};
 use super::command::{
     self, AT_ONCE, Command, GROWS, Keys, WHILE_BUSY, WHILE_LOADING, WHILE_STALE, WRITES, integer, is,
 };
@@ -13,7 +13,7 @@ use super::keyspace::{Answer, Change, Fault, Keyspace};
 use super::replication::{Disk, Followers, History};
 use super::resp::Reply;
 use super::script::{Library, Registered, Run, Scripts, is_unmodelled};
-use super::{AppendFsync, Directory, Flavour, Outcome, ServerId, Session, Settings, Topology, number};
+use super::{Directory, Flavour, Outcome, ServerId, Session, Settings, number};
 
 /// What a server is to others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

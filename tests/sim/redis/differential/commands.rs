@@ -3,22 +3,19 @@
 use bytes::Bytes;
 
 use super::{Deployment, Flavour};
+use crate::splitmix::{SplitMix, mixed};
 
 /// Numbers that look like chance and follow from a seed.
 #[derive(Clone)]
-pub struct Chance(u64);
+pub struct Chance(SplitMix);
 
 impl Chance {
     pub fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5851_f42d_4c95_7f2d)
+        Self(SplitMix(mixed(seed)))
     }
 
     pub fn below(&mut self, limit: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((mixed ^ (mixed >> 31)) % limit as u64) as usize
+        (self.0.number() % limit as u64) as usize
     }
 
     pub fn is_one_in(&mut self, many: usize) -> bool {
