@@ -375,7 +375,8 @@ pub trait Store: Send + Sync + 'static {
     /// Documents of several sessions of one account, for listings; absent ones are `None`.
     async fn sessions(&self, account: AccountKey, keys: &[ChargingDataRef]) -> Result<Vec<Option<Document>>, Error>;
 
-    /// The journal's entries in order. Never on the path of a charging request.
+    /// The journal's entries in order; they survive what the configured durability says. Never on the path of a charging
+    /// request.
     async fn journal(&self, key: &JournalKey) -> Result<Vec<Bytes>, Error>;
 
     /// Sessions whose entry is at or before `now`, earliest first, at most `limit`.

@@ -371,13 +371,16 @@ impl RedisStore {
         Ok(Page { items: ids, next })
     }
 
-    /// The entries come in pieces, so that a long journal holds nobody up; it only grows, so the pieces fit.
-    async fn read_list(&self, key: String) -> Result<Vec<Bytes>, Error> {
+    /// The entries come in pieces, so that a long journal holds nobody up; it only grows, so the pieces fit. Records
+    /// follow from them and get numbers: what a failover loses, or a master that was replaced does not have, must not be
+    /// taken for what there is.
+    async fn read_list(&self, partition: Partition, key: String) -> Result<Vec<Bytes>, Error> {
         let mut entries = Vec::new();
         loop {
             let mut range = cmd("LRANGE");
             range.arg(&key).arg(entries.len()).arg(entries.len() + ANSWER_MAX - 1);
-            let piece = reply::array(self.links.aside(keys::slot_of(&key), &range).await?)?;
+            let touch = Steps::touching(keys::touched(partition)).call();
+            let piece = reply::array(self.links.covered(keys::slot(partition), range, touch).await?)?;
             let last = piece.len() < ANSWER_MAX;
             for entry in piece {
                 entries.push(reply::bytes(entry)?);
@@ -524,11 +527,11 @@ impl Store for RedisStore {
     }
 
     async fn journal(&self, key: &JournalKey) -> Result<Vec<Bytes>, Error> {
-        let key = match key {
-            JournalKey::Session(account, key) => keys::session_journal(account.partition(), key),
-            JournalKey::Account(account) => keys::account_journal(*account),
+        let (partition, key) = match key {
+            JournalKey::Session(account, key) => (account.partition(), keys::session_journal(account.partition(), key)),
+            JournalKey::Account(account) => (account.partition(), keys::account_journal(*account)),
         };
-        self.links.in_time(self.read_list(key)).await
+        self.links.in_time(self.read_list(partition, key)).await
     }
 
     async fn due(&self, partition: Partition, now: Timestamp, limit: usize) -> Result<Vec<Due>, Error> {
