@@ -91,8 +91,17 @@ impl Default for Config {
 #[serde(default, deny_unknown_fields)]
 pub struct Store {
     /// `embedded:DIR`, `redis://[user:password@]host:port/[db]`,
-    /// `redis+sentinel://[user:password@]host:port,host:port/NAME` or `redis+cluster://[user:password@]host:port,host:port`.
+    /// `redis+sentinel://[user:password@]host:port,host:port/NAME` or `redis+cluster://[user:password@]host:port,host:port`;
+    /// `rediss` in the place of `redis` is the same through TLS.
     pub url: String,
+    /// PEM file of the authorities whose certificates Redis may show; by default those that the system trusts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca: Option<PathBuf>,
+    /// Certificate with its chain, and key, for a Redis that asks who comes: PEM files, both or none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<PathBuf>,
     /// What an answer waits for: `memory`, `fsync` or `replicated`. By default `replicated` on Sentinel and
     /// Cluster, else `fsync`; with `--demo` on Redis `memory`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -109,7 +118,16 @@ pub struct Store {
 
 impl Default for Store {
     fn default() -> Self {
-        Self { url: "embedded:./nchf-data".to_owned(), durability: None, replicas: 0, deadline_ms: 1000, migrate: true }
+        Self {
+            url: "embedded:./nchf-data".to_owned(),
+            ca: None,
+            certificate: None,
+            key: None,
+            durability: None,
+            replicas: 0,
+            deadline_ms: 1000,
+            migrate: true,
+        }
     }
 }
 
@@ -493,13 +511,8 @@ impl Config {
         self.store_url()?;
         self.features()?;
         self.notify_allowed()?;
-        if self.notify.certificate.is_some() != self.notify.key.is_some() {
-            let [there, missing] =
-                if self.notify.key.is_none() { ["certificate", "key"] } else { ["key", "certificate"] };
-            let file = self.notify.certificate.as_ref().or(self.notify.key.as_ref()).map(|file| file.display());
-            let value = file.map(|file| file.to_string()).unwrap_or_default();
-            return Err(Error::new(&format!("notify.{there}"), value, &format!("notify.{missing} is needed with it")));
-        }
+        both_or_none("notify", &self.notify.certificate, &self.notify.key)?;
+        both_or_none("store", &self.store.certificate, &self.store.key)?;
         if self.durability() == Durability::Replicated {
             if self.topology().is_none_or(|topology| topology == Topology::Single) {
                 return Err(Error::new("store.durability", "replicated", "allowed on Sentinel and Cluster only"));
@@ -604,7 +617,8 @@ impl Config {
             _ => Err(Error::new(
                 "store.url",
                 masked(url),
-                "embedded:DIR, redis://host:port, redis+sentinel://host:port,…/NAME or redis+cluster://host:port,… is needed",
+                "embedded:DIR, redis://host:port, redis+sentinel://host:port,…/NAME or redis+cluster://host:port,… is needed, \
+                 or one of these with rediss for TLS",
             )),
         }
     }
@@ -693,6 +707,15 @@ pub fn masked(url: &str) -> String {
     }
 }
 
+fn both_or_none(part: &str, certificate: &Option<PathBuf>, key: &Option<PathBuf>) -> Result<(), Error> {
+    let (there, file, missing) = match (certificate, key) {
+        (Some(_), Some(_)) | (None, None) => return Ok(()),
+        (Some(file), None) => ("certificate", file, "key"),
+        (None, Some(file)) => ("key", file, "certificate"),
+    };
+    Err(Error::new(&format!("{part}.{there}"), file.display(), &format!("{part}.{missing} is needed with it")))
+}
+
 fn address(key: &str, text: &str) -> Result<SocketAddr, Error> {
     text.parse().map_err(|_| Error::new(key, text, "an address with a port is needed, such as 127.0.0.1:8000"))
 }
@@ -739,6 +762,7 @@ mod tests {
             ("[store]\nurl = \"redis+sentinel://db:1\"", &["store.url", "redis+sentinel://db:1", "/NAME or"]),
             ("[store]\ndurability = \"replicated\"", &["store.durability = replicated", "Sentinel and Cluster only"]),
             ("[store]\nurl = \"redis+sentinel://db:1/main\"", &["store.replicas = 0", "number of all replicas"]),
+            ("[store]\nkey = \"k.pem\"", &["store.key = k.pem", "store.certificate"]),
             ("[store]\ndeadline_ms = \"a\"", &["store.deadline_ms", "u32"]),
             ("[store]\ndeadline_ms = 0", &["store.deadline_ms = 0", "above 0"]),
             ("listen = \"here\"", &["listen", "invalid socket address"]),

@@ -23,5 +23,6 @@ pub mod random;
 pub mod serve;
 pub mod store;
 pub mod telemetry;
+pub mod tls;
 pub mod transact;
 pub mod workers;

@@ -25,6 +25,7 @@ use crate::store::embedded::{self, EmbeddedStore};
 use crate::store::redis::{self, RedisStore};
 use crate::store::{self, RefCodec, Store};
 use crate::telemetry::{Metrics, RefusalLabels};
+use crate::tls;
 use crate::workers;
 use crate::workers::notifications::Notifications;
 use crate::workers::records::{self, Records};
@@ -287,14 +288,20 @@ pub fn redis_settings(config: &Config, url: String) -> redis::Settings {
         durability: config.durability(),
         replicas: config.store.replicas,
         migrate: config.store.migrate,
+        ca: config.store.ca.clone(),
+        identity: identity(&config.store.certificate, &config.store.key),
         ..redis::Settings::new(url)
     }
+}
+
+fn identity(certificate: &Option<PathBuf>, key: &Option<PathBuf>) -> Option<tls::Identity> {
+    let (certificate, key) = certificate.clone().zip(key.clone())?;
+    Some(tls::Identity { certificate, key })
 }
 
 /// How the configuration wants consumers to be notified. `own` are the addresses that this instance listens on.
 pub fn notify_settings(config: &Config, own: Vec<SocketAddr>) -> anyhow::Result<notify::Settings> {
     let Notify { deadline_ms, connections_max, calls_per_target_max, ca, certificate, key, .. } = &config.notify;
-    let identity = certificate.clone().zip(key.clone());
     let defaults = notify::Settings::default();
     // A probe waits for its place and then for its answer; before that it is not lost.
     let probe_max = Span::from_millis(deadline_ms.saturating_mul(3)).max(defaults.breaker.probe_max);
@@ -305,7 +312,7 @@ pub fn notify_settings(config: &Config, own: Vec<SocketAddr>) -> anyhow::Result<
         connections_max: usize::try_from(*connections_max)?,
         calls_per_target_max: usize::try_from(*calls_per_target_max)?,
         ca: ca.clone(),
-        identity: identity.map(|(certificate, key)| notify::Identity { certificate, key }),
+        identity: identity(certificate, key),
         breaker: notify::BreakerSettings { probe_max, ..defaults.breaker },
         ..defaults
     })

@@ -46,13 +46,13 @@ use self::peers::{Peer, Peers};
 use self::policy::Policy;
 use self::resolve::{Resolve, SystemResolver};
 use self::retry::Jitter;
-pub use self::settings::{Identity, Settings};
+pub use self::settings::Settings;
 pub use self::target::{Origin, Target};
-pub use self::tls::TlsError;
 use crate::charging::time::Timestamp;
 use crate::clock::Clock;
 use crate::network::{Network, Tcp};
 use crate::random::{Random, SystemRandom};
+pub use crate::tls::{Identity, TlsError};
 
 /// Feature 17 of TS 32.291 6.1.8 in a mask of features: redirections were negotiated.
 pub const ES3XX: u64 = 1 << 16;
@@ -99,7 +99,7 @@ impl Notifier {
     pub fn new(settings: Settings, outside: Outside) -> Result<Self, TlsError> {
         let Outside { clock, random, resolver, network } = outside;
         let policy = Policy { allow: settings.allow.clone(), own: settings.own.clone() };
-        let tls = tls::connector(settings.ca.as_deref(), settings.identity.as_ref())?;
+        let tls = crate::tls::connector(settings.ca.as_deref(), settings.identity.as_ref(), &[b"h2"])?;
         let connector = Connector { policy, resolver, network, tls, limits: settings.connection_limits() };
         Ok(Self {
             peers: Peers::new(&settings, connector),

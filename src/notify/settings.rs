@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::breaker::BreakerSettings;
 use super::policy::Allowed;
+use crate::tls::Identity;
 
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -42,14 +43,6 @@ pub struct Settings {
     pub ca: Option<PathBuf>,
     /// What https targets are shown that ask who calls.
     pub identity: Option<Identity>,
-}
-
-/// A client certificate, as PEM files.
-#[derive(Clone, Debug)]
-pub struct Identity {
-    /// The certificate, followed by its chain.
-    pub certificate: PathBuf,
-    pub key: PathBuf,
 }
 
 impl Default for Settings {

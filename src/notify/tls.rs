@@ -1,110 +1,13 @@
-//! TLS towards consumers: whom to trust, and what to show.
+//! Why a consumer cannot be reached through TLS.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-
-use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio_rustls::rustls::{self, AlertDescription, CertificateError, ClientConfig, RootCertStore};
+use tokio_rustls::rustls::{self, AlertDescription};
 
 use super::outcome::Failure;
-use super::settings::Identity;
+use crate::tls::{self, Authorities};
 
-#[derive(Debug, thiserror::Error)]
-pub enum TlsError {
-    #[error("{path}: {source}")]
-    Pem { path: PathBuf, source: pem::Error },
-    #[error("{path}: no usable certificate in this file")]
-    NoCertificate { path: PathBuf },
-    #[error("certificate {certificate} with key {key}: {source}")]
-    Unusable { certificate: PathBuf, key: PathBuf, source: rustls::Error },
-    #[error("TLS: {0}")]
-    Versions(rustls::Error),
-}
-
-/// Where systems keep the authorities that they trust, the first that is there being it.
-const SYSTEM_BUNDLES: [&str; 4] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-];
-
-/// Offers HTTP/2 and nothing else.
-pub(super) fn connector(ca: Option<&Path>, identity: Option<&Identity>) -> Result<TlsConnector, TlsError> {
-    let roots = match ca {
-        Some(path) => configured(path)?,
-        None => system(),
-    };
-    // The provider is named, so that a second one in the dependency tree changes nothing.
-    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(TlsError::Versions)?
-        .with_root_certificates(roots);
-    let mut config = match identity {
-        None => builder.with_no_client_auth(),
-        Some(Identity { certificate, key }) => {
-            let pem = |source| TlsError::Pem { path: key.clone(), source };
-            let private = PrivateKeyDer::from_pem_file(key).map_err(pem)?;
-            let unusable = |source| TlsError::Unusable { certificate: certificate.clone(), key: key.clone(), source };
-            builder.with_client_auth_cert(certificates(certificate)?, private).map_err(unusable)?
-        }
-    };
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    Ok(TlsConnector::from(Arc::new(config)))
-}
-
-/// An authority that cannot be used is an operator's mistake; to skip it would refuse its consumers without a word.
-fn configured(path: &Path) -> Result<RootCertStore, TlsError> {
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates(path)? {
-        roots.add(certificate).map_err(|_| TlsError::NoCertificate { path: path.to_owned() })?;
-    }
-    Ok(roots)
-}
-
-/// Without a bundle nobody is trusted, and https targets fail and say so.
-fn system() -> RootCertStore {
-    let mut roots = RootCertStore::empty();
-    if let Some(found) = SYSTEM_BUNDLES.iter().find_map(|path| certificates(Path::new(path)).ok()) {
-        roots.add_parsable_certificates(found);
-    }
-    roots
-}
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let found: Vec<_> = CertificateDer::pem_file_iter(path)
-        .and_then(|certificates| certificates.collect::<Result<_, _>>())
-        .map_err(|source| TlsError::Pem { path: path.to_owned(), source })?;
-    if found.is_empty() {
-        return Err(TlsError::NoCertificate { path: path.to_owned() });
-    }
-    Ok(found)
-}
-
-/// Why a handshake failed. The library's own words name hosts, so they are not repeated.
 pub(super) fn failure(error: &std::io::Error) -> Failure {
-    let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
-        return Failure::Lost;
-    };
-    if let rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol) = error {
+    if let Some(rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol)) = tls::tls_error(error) {
         return Failure::NotHttp2;
     }
-    Failure::Tls(match error {
-        rustls::Error::InvalidCertificate(reason) => match reason {
-            CertificateError::UnknownIssuer | CertificateError::BadSignature => {
-                "the certificate's issuer is not among those of notify.ca"
-            }
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-                "the certificate names another host"
-            }
-            CertificateError::Expired | CertificateError::ExpiredContext { .. } => "the certificate has expired",
-            _ => "the certificate is not acceptable",
-        },
-        rustls::Error::AlertReceived(_) => "the peer refused the handshake",
-        rustls::Error::InvalidMessage(_) => "the peer does not speak TLS",
-        _ => "the handshake failed",
-    })
+    tls::failure(error, Authorities::Notify).map_or(Failure::Lost, Failure::Tls)
 }

@@ -5,9 +5,10 @@
 //! | `redis://[user:password@]host[:port][/database]`         | one server                                             |
 //! | `redis+sentinel://[user:password@]host[:port],…/NAME`    | the master that the sentinels know as NAME (port 26379) |
 //! | `redis+cluster://[user:password@]host[:port],…`          | the cluster that some of these servers belong to        |
+//! | `rediss` in the place of `redis`                         | the same through TLS, sentinels and all servers alike   |
 //!
 //! User and password are those of the servers that hold the data. A sentinel that asks for a password is told the same.
-//! Reserved characters in them are percent-encoded. There is no TLS.
+//! Reserved characters in them are percent-encoded.
 
 use redis::io::tcp::TcpSettings;
 use redis::{ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo};
@@ -59,11 +60,11 @@ impl Address {
     pub fn parse(url: &str) -> Option<Self> {
         let (scheme, rest) = url.split_once("://")?;
         match scheme {
-            "redis" => {
+            "redis" | "rediss" => {
                 is_a_server(rest).then_some(())?;
-                Some(Self::Single(connection(url)?))
+                Some(Self::Single(connection(&format!("redis://{rest}"))?))
             }
-            "redis+sentinel" => {
+            "redis+sentinel" | "rediss+sentinel" => {
                 let (credentials, hosts, path) = parts(rest);
                 let name = path.strip_prefix('/')?;
                 (is_plain(name) && !name.contains(['/', '?', '#'])).then_some(())?;
@@ -75,7 +76,7 @@ impl Address {
                     session: with_credentials.redis_settings().clone(),
                 })
             }
-            "redis+cluster" => {
+            "redis+cluster" | "rediss+cluster" => {
                 let (credentials, hosts, path) = parts(rest);
                 matches!(path, "" | "/").then_some(())?;
                 Some(Self::Cluster { seeds: each(credentials, hosts, PORT)? })
@@ -83,6 +84,11 @@ impl Address {
             _ => None,
         }
     }
+}
+
+/// Whether a URL asks for TLS.
+pub fn is_encrypted(url: &str) -> bool {
+    url.starts_with("rediss")
 }
 
 /// What travels well: small requests that do not wait for one another's acknowledgements, answers in RESP2.
@@ -167,7 +173,9 @@ mod tests {
             "redis://:6379",
             "redis://db:x",
             "redis://one,two:x",
-            "rediss://db",
+            "rediss://",
+            "redisss://db",
+            "rediss+sentinel://one:1",
             "redis+sentinel://one:1",
             "redis+sentinel://one:1/",
             "redis+sentinel:///main",

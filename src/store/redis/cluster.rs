@@ -15,8 +15,8 @@ use super::failure::Failure;
 use super::keys::{SLOTS, Slot};
 use super::lane::Promise;
 use super::node::{ATTEMPT_PAUSE, Node, Place, Question};
-use super::{Settings, reply, wire};
-use crate::network::Network;
+use super::wire::Wire;
+use super::{Settings, reply};
 use crate::store::partition::KeyedHash;
 
 /// So many servers are asked for the slots at once: enough that most of them are right, few enough for a large cluster.
@@ -24,6 +24,7 @@ const ASKED_MAX: usize = 5;
 
 pub struct Cluster {
     settings: Settings,
+    wire: Wire,
     seeds: Vec<ConnectionInfo>,
     promise: Promise,
     map: Mutex<Map>,
@@ -56,9 +57,9 @@ struct Said {
 
 impl Cluster {
     /// Connects nothing yet. `seeds` are some servers of the cluster, at least one.
-    pub fn new(seeds: Vec<ConnectionInfo>, settings: &Settings, promise: Promise) -> Self {
+    pub fn new(seeds: Vec<ConnectionInfo>, settings: &Settings, wire: Wire, promise: Promise) -> Self {
         let learning = tokio::sync::Mutex::default();
-        Self { settings: settings.clone(), seeds, promise, map: Mutex::default(), learning }
+        Self { settings: settings.clone(), wire, seeds, promise, map: Mutex::default(), learning }
     }
 
     /// The master that has the slot, as far as is known.
@@ -128,7 +129,7 @@ impl Cluster {
         let until = Instant::now() + patience;
         let mut asked = JoinSet::new();
         for info in self.whom_to_ask() {
-            asked.spawn(timeout(patience, ask(info, self.settings.network.clone())));
+            asked.spawn(timeout(patience, ask(info, self.wire.clone())));
         }
         let (count, mut heard) = (asked.len(), 0);
         let (mut latest, mut failure) = (None::<Said>, None);
@@ -184,7 +185,7 @@ impl Map {
     fn node(&mut self, host: &str, port: u16, of: &Cluster) -> Arc<Node> {
         let info = of.info(host, port);
         let name: Box<str> = info.addr().to_string().into();
-        let new = || Arc::new(Node::new(Place::Here(info), &of.settings, Some(of.promise.clone())));
+        let new = || Arc::new(Node::new(Place::Here(info), &of.settings, of.wire.clone(), Some(of.promise.clone())));
         Arc::clone(self.nodes.entry(name).or_insert_with(new))
     }
 
@@ -202,12 +203,12 @@ impl Map {
     }
 }
 
-async fn ask(server: ConnectionInfo, network: Option<Arc<dyn Network>>) -> Result<Said, RedisError> {
+async fn ask(server: ConnectionInfo, wire: Wire) -> Result<Said, RedisError> {
     let host = match server.addr() {
         ConnectionAddr::Tcp(host, _) => host.clone(),
         _ => String::new(),
     };
-    let mut connection = wire::connect(network.as_ref(), server).await?;
+    let mut connection = wire.connect(server).await?;
     let info: String = cmd("CLUSTER").arg("INFO").query_async(&mut connection).await?;
     let slots: Value = cmd("CLUSTER").arg("SLOTS").query_async(&mut connection).await?;
     let unreadable = || RedisError::from((ErrorKind::UnexpectedReturnType, "a cluster of another shape"));

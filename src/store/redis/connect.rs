@@ -19,6 +19,7 @@ use super::keys::Slot;
 use super::lane::{Asked, Promise};
 use super::node::{Node, Place, Question, Said};
 use super::sentinel::Sentinels;
+use super::wire::Wire;
 use super::{Settings, migrate};
 use crate::store::{Applied, Durability, Error, Origin};
 
@@ -63,19 +64,21 @@ impl Links {
             histories: Arc::clone(&settings.histories),
         };
         let replicas = promise.replicas;
+        let wire = Wire::new(settings)?;
         let servers = match Address::parse(&settings.url) {
             Some(Address::Single(info)) => {
-                Servers::One { node: Arc::new(Node::new(Place::Here(info), settings, None)), sentinels: None }
+                Servers::One { node: Arc::new(Node::new(Place::Here(info), settings, wire, None)), sentinels: None }
             }
             Some(Address::Sentinel { sentinels, name, session }) => {
                 // The other half is for connecting to what they name.
-                let sentinels =
-                    Sentinels::new(sentinels, name, session, settings.connect_timeout / 2, settings.network.clone());
+                let sentinels = Sentinels::new(sentinels, name, session, settings.connect_timeout / 2, wire.clone());
                 promise.sentinels = Some(sentinels.clone());
-                let node = Node::new(Place::Found(sentinels.clone()), settings, Some(promise));
+                let node = Node::new(Place::Found(sentinels.clone()), settings, wire, Some(promise));
                 Servers::One { node: Arc::new(node), sentinels: Some(sentinels) }
             }
-            Some(Address::Cluster { seeds }) => Servers::Cluster(Arc::new(Cluster::new(seeds, settings, promise))),
+            Some(Address::Cluster { seeds }) => {
+                Servers::Cluster(Arc::new(Cluster::new(seeds, settings, wire, promise)))
+            }
             None => return Err(Error::unavailable(Applied::No, "the store's address is of no known form")),
         };
         Ok(Self { servers, deadline: settings.deadline, replicas, migrate: settings.migrate })

@@ -24,6 +24,7 @@ mod steps;
 mod wire;
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,6 +46,7 @@ use super::{
 use crate::charging::ids::ChargingDataRef;
 use crate::charging::time::{Span, Timestamp};
 use crate::network::Network;
+use crate::tls;
 
 /// Most that one call asks Redis for, whatever the caller's limit: it serves one command at a time, and others wait.
 const ANSWER_MAX: usize = 1000;
@@ -81,6 +83,11 @@ pub struct Settings {
     pub hot_connections: usize,
     /// Whether opening the store brings it to the current format.
     pub migrate: bool,
+    /// PEM file of the authorities whose certificates the servers may show, where the URL asks for TLS; the system's
+    /// where `None`.
+    pub ca: Option<PathBuf>,
+    /// What servers are shown that ask who comes.
+    pub identity: Option<tls::Identity>,
     /// In the place of the system's; then servers are found by their IP addresses only.
     pub network: Option<Arc<dyn Network>>,
 }
@@ -96,6 +103,8 @@ impl Settings {
             histories: Arc::default(),
             hot_connections: 1,
             migrate: true,
+            ca: None,
+            identity: None,
             network: None,
         }
     }

@@ -20,8 +20,7 @@ use super::failure::{Failure, demoted, lost, moved};
 use super::history::Replication;
 use super::lane::{Lanes, Promise};
 use super::sentinel::{Sentinels, is_master};
-use super::wire;
-use crate::network::Network;
+use super::wire::Wire;
 use crate::store::Origin;
 
 /// After a failed attempt to connect, calls fail at once for so long: a dead Redis is not asked by every request, and
@@ -89,14 +88,14 @@ pub struct Node {
 
 impl Node {
     /// Connects nothing yet; belongs to the runtime it is called on.
-    pub fn new(place: Place, settings: &Settings, promise: Option<Promise>) -> Self {
+    pub fn new(place: Place, settings: &Settings, wire: Wire, promise: Option<Promise>) -> Self {
         let name = match &place {
             Place::Here(info) => info.addr().to_string().into(),
             Place::Found(sentinels) => sentinels.name().into(),
         };
         let manager = Manager {
             place,
-            network: settings.network.clone(),
+            wire,
             has_replicas: promise.is_some(),
             latest: Arc::default(),
             connect_timeout: settings.connect_timeout,
@@ -314,7 +313,7 @@ impl Hot {
 /// Makes connections to the server; adds to bb8's own manager the timeouts and the knowledge of what is broken.
 pub(super) struct Manager {
     place: Place,
-    network: Option<Arc<dyn Network>>,
+    wire: Wire,
     has_replicas: bool,
     latest: Arc<AtomicU64>,
     connect_timeout: Duration,
@@ -328,7 +327,7 @@ impl Manager {
             Place::Found(sentinels) => sentinels.master().await?.at,
         };
         let address = info.addr().to_string().into();
-        let mut connection = wire::connect(self.network.as_ref(), info).await?;
+        let mut connection = self.wire.connect(info).await?;
         let mut replication = None;
         if self.has_replicas {
             let found = Replication::of(&mut connection).await?;

@@ -19,8 +19,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::history::Replication;
-use super::{reply, wire};
-use crate::network::Network;
+use super::reply;
+use super::wire::Wire;
 
 /// The sentinels of one master.
 #[derive(Clone)]
@@ -29,7 +29,7 @@ pub struct Sentinels {
     name: Box<str>,
     session: RedisConnectionInfo,
     patience: Duration,
-    network: Option<Arc<dyn Network>>,
+    wire: Wire,
     /// Of all who use these sentinels together.
     losses: Arc<Mutex<Losses>>,
 }
@@ -97,9 +97,9 @@ impl Sentinels {
         name: Box<str>,
         session: RedisConnectionInfo,
         patience: Duration,
-        network: Option<Arc<dyn Network>>,
+        wire: Wire,
     ) -> Self {
-        Self { sentinels, name, session, patience, network, losses: Arc::default() }
+        Self { sentinels, name, session, patience, wire, losses: Arc::default() }
     }
 
     pub fn name(&self) -> &str {
@@ -145,7 +145,7 @@ impl Sentinels {
         let mut question = redis::pipe();
         question.cmd("SENTINEL").arg("MASTER").arg(&*self.name);
         question.cmd("SENTINEL").arg("REPLICAS").arg(&*self.name);
-        question.query_async(&mut wire::connect(self.network.as_ref(), sentinel).await?).await
+        question.query_async(&mut self.wire.connect(sentinel).await?).await
     }
 
     /// The replicas of this master that are lost, if the sentinels say that it is the one. Costs nothing while nobody
@@ -191,9 +191,7 @@ impl Sentinels {
 
     async fn strays(&self, replica: &Replica, master: &str, history: &str) -> bool {
         let at = self.at(&replica.host, replica.port);
-        let asked = timeout(self.patience, async {
-            Replication::of(&mut wire::connect(self.network.as_ref(), at).await?).await
-        });
+        let asked = timeout(self.patience, async { Replication::of(&mut self.wire.connect(at).await?).await });
         matches!(asked.await, Ok(Ok(found)) if found.strays_from(master, history))
     }
 

@@ -22,7 +22,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use self::stub::{Authority, LOCAL, Names, Peer, Received, Says, Stub, nobody};
+use self::stub::{LOCAL, Names, Peer, Received, Says, Stub, nobody};
+use crate::support::authority::Authority;
 use crate::support::official;
 
 /// The longest wait for anything that must happen. Reached only by a failure.

@@ -9,6 +9,7 @@ pub mod redis;
 mod redis_cost;
 mod redis_faults;
 mod redis_rules;
+mod redis_tls;
 pub mod sentinel;
 pub mod server;
 

@@ -81,11 +81,16 @@ impl Server {
     /// A sentinel that watches a master called `main` and replaces it when so many sentinels agree. Impatient: a master
     /// is gone that was silent for half a second.
     pub fn sentinel(program: Program, master: u16, quorum: usize) -> Self {
+        Self::sentinel_with(program, master, quorum, "")
+    }
+
+    /// As [`Server::sentinel`], with more lines of settings.
+    pub fn sentinel_with(program: Program, master: u16, quorum: usize, more: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("sentinel.conf");
         let settings = format!(
             "sentinel monitor main 127.0.0.1 {master} {quorum}\nsentinel down-after-milliseconds main 500\n\
-             sentinel failover-timeout main 2000\n"
+             sentinel failover-timeout main 2000\n{more}\n"
         );
         std::fs::write(&file, settings).unwrap();
         Self::new(program, directory, vec![file.display().to_string(), "--sentinel".into()])
