@@ -54,6 +54,9 @@ pub struct Args {
     /// credits each account once with what lasts for any run
     #[arg(long)]
     pub provision: bool,
+    /// Accounts that the subscribers share which are created [default: one for each]
+    #[arg(long, value_name = "N", requires = "provision", value_parser = clap::value_parser!(u64).range(1..))]
+    pub accounts: Option<u64>,
     /// Base URL of the operator's API
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8001")]
     pub admin: Uri,

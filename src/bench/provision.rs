@@ -38,6 +38,7 @@ pub(super) fn provision(args: &Args, subscribers: &Subscribers) -> Result<(), Er
         sender: None,
         root: format!("{}/admin/v1", target.root).into(),
         token: args.admin_token.as_deref().map(Into::into),
+        accounts: args.accounts,
     };
     single_threaded()?.block_on(operator.provision(subscribers)).map_err(Error::Failed)
 }
@@ -48,6 +49,8 @@ struct Operator {
     sender: Option<Sender>,
     root: Arc<str>,
     token: Option<Arc<str>>,
+    /// How many accounts new subscribers share; `None` for one each.
+    accounts: Option<u64>,
 }
 
 impl Operator {
@@ -57,12 +60,16 @@ impl Operator {
             self.call(Method::PUT, &path, Some(&plan())).await?;
         }
         let mut under_way = JoinSet::new();
-        for supi in subscribers.supis() {
+        for (supi, nth) in subscribers.supis().zip(0u64..) {
             if under_way.len() == AT_ONCE {
                 finished(under_way.join_next().await)?;
             }
             let operator = self.clone();
-            under_way.spawn(operator.provision_subscriber(supi));
+            let account = match self.accounts {
+                Some(accounts) => format!("bench-{}-{}", accounts, nth % accounts),
+                None => format!("bench-{supi}"),
+            };
+            under_way.spawn(operator.provision_subscriber(supi, account));
         }
         while let Some(done) = under_way.join_next().await {
             finished(Some(done))?;
@@ -70,12 +77,12 @@ impl Operator {
         Ok(())
     }
 
-    async fn provision_subscriber(mut self, supi: String) -> Result<(), String> {
+    /// `account` is for a subscriber that is new.
+    async fn provision_subscriber(mut self, supi: String, account: String) -> Result<(), String> {
         let path = format!("/subscribers/{supi}");
         let account = match self.get(&path).await? {
             Some(subscriber) => subscriber["accountId"].as_str().unwrap_or_default().to_owned(),
             None => {
-                let account = format!("bench-{supi}");
                 let settings = json!({"currency": CURRENCY});
                 self.call(Method::PUT, &format!("/accounts/{account}"), Some(&settings)).await?;
                 let subscriber = json!({"accountId": account, "tariffPlanId": PLAN});

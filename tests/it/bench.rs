@@ -114,6 +114,11 @@ async fn what_a_run_needs_can_be_provisioned_and_is_credited_once() {
     assert_eq!(world.balance("demo-1000", "main", "amount").await, "1000009.940000");
     let account = "bench-imsi-001010000001001";
     assert_eq!(world.balance(account, "main", "amount").await, "999999.940000");
+
+    let more = "--provision --accounts 2 --first-subscriber imsi-001010000002000 --subscribers 5 --duration-secs 60 --sessions 5";
+    assert_all_right(&run(args(&running, more)).await);
+    assert_eq!(world.balance("bench-2-0", "main", "amount").await, "999999.970000");
+    assert_eq!(world.balance("bench-2-1", "main", "amount").await, "999999.980000");
 }
 
 #[tokio::test]
