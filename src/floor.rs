@@ -207,6 +207,7 @@ fn commit(load: &Load, found: &Snapshot, reference: &ChargingDataRef, step: Step
         origin: found.origin,
         account: load.account,
         account_expected: Version::of(found.account.as_ref()),
+        account_steps: 1,
         account_document: Some(octets(SIZES.account)),
         account_journal: None,
         sessions: vec![session],

@@ -362,7 +362,7 @@ impl Home {
 
     fn apply(&mut self, now: Timestamp, commit: &Commit) {
         if let Some(bytes) = commit.account_document.clone() {
-            self.accounts.insert(commit.account, Document { version: commit.account_expected.next(), bytes });
+            self.accounts.insert(commit.account, Document { version: commit.account_version(), bytes });
         }
         if let Some(entry) = commit.account_journal.clone() {
             let journal = self.journals.entry(JournalKey::Account(commit.account));

@@ -7,7 +7,8 @@
 //! Invariants that every implementation keeps, and that the conformance suite (`tests/it/store/`) checks on each:
 //!
 //! - A commit happens as a whole or not at all, and only if every version is the one that was read.
-//! - A document's version starts at 1 and grows by one with every write; `Version::ABSENT` (0) means "not there".
+//! - A document's version starts at 1 and grows by one with every write, an account's by the steps that a write holds;
+//!   `Version::ABSENT` (0) means "not there".
 //! - `load` reads account, session and index entries of one partition as one consistent snapshot.
 //! - Journals and the two outboxes only grow, in the order of the commits, until they are retired or acknowledged.
 //! - An id of an outbox is given once: whoever remembers the last one that was dealt with has missed nothing after it.
@@ -98,6 +99,9 @@ pub struct Commit {
     pub account: AccountKey,
     /// Checked even when the account is not written.
     pub account_expected: Version,
+    /// By how much a new document of the account raises its version: how many changes, decided one after the other, it
+    /// holds. At least 1.
+    pub account_steps: u64,
     /// The account's new document, `None` to leave it as it is. It never expires.
     pub account_document: Option<Bytes>,
     /// Appended to the account's own journal.
@@ -107,6 +111,14 @@ pub struct Commit {
     /// Appended to the partition's outboxes, each in this order.
     pub outbox: Vec<(Queue, Bytes)>,
     pub index: Vec<IndexWrite>,
+}
+
+impl Commit {
+    /// The account's version once its new document is written.
+    #[must_use]
+    pub const fn account_version(&self) -> Version {
+        Version(self.account_expected.0 + self.account_steps)
+    }
 }
 
 /// What an answer was read from: which versions of which documents.
@@ -293,7 +305,7 @@ pub enum Durability {
 }
 
 /// Why the store could not do it. Nothing here is the consumer's fault.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// Some version was not the expected one; nothing was changed. Carries the current account and first session
     /// when the store could read them in the same step, so that a retry costs one round trip; its `index` is empty.

@@ -147,6 +147,7 @@ async fn check(app: &App, reference: ChargingDataRef) -> Result<Option<Held>, st
         origin: snapshot.origin,
         account,
         account_expected,
+        account_steps: 1,
         account_document: None,
         account_journal: None,
         sessions: vec![write],

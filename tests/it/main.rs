@@ -21,4 +21,5 @@ mod server;
 mod store;
 mod support;
 mod tidy;
+mod together;
 mod workers;

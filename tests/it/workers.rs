@@ -276,6 +276,7 @@ async fn a_session_that_an_index_has_lost_is_put_back() {
         origin: Origin::ANY,
         account,
         account_expected: snapshot.account.unwrap().version,
+        account_steps: 1,
         account_document: None,
         account_journal: None,
         sessions: vec![write],

@@ -221,7 +221,7 @@ impl Nchf {
             Err(problem) => return measured.end_with_problem(problem),
         };
         let app = self.app.clone();
-        let work = async move { app.continue_session(operation, service, &reference, &invocation).await };
+        let work = async move { app.continue_session(operation, service, &reference, invocation).await };
         match self.in_time(permit, work).await {
             Some(Ok(done)) => {
                 let response = self.continued(&done);

@@ -234,7 +234,7 @@ impl<'t, 's> Group<'t, 's> {
         }
         match &commit.account_document {
             Some(document) => {
-                account.version = account.version.next();
+                account.version = commit.account_version();
                 self.put_account(&account_key, account, document)?;
             }
             None if commit.account_journal.is_some() => {

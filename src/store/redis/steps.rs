@@ -54,7 +54,7 @@ impl<'a> Steps<'a> {
             steps.append(keys::account_journal(commit.account), entry);
         }
         if let Some(document) = &commit.account_document {
-            steps.set(account, commit.account_expected.next(), document);
+            steps.set(account, commit.account_version(), document);
         }
         for (at, write) in documents {
             steps.set_for(at, write.expected.next(), &write.document, write.lives_for);

@@ -59,6 +59,7 @@ impl<'a> Hand<'a> {
             origin: Origin::ANY,
             account: self.account,
             account_expected,
+            account_steps: 1,
             account_document: account,
             account_journal: None,
             sessions: session.into_iter().collect(),

@@ -42,6 +42,7 @@ async fn enrich(store: &dyn Store) {
         origin: Origin::ANY,
         account,
         account_expected: document.version,
+        account_steps: 1,
         account_document: Some(record::encode(&richer)),
         account_journal: None,
         sessions: Vec::new(),

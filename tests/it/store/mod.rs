@@ -32,6 +32,7 @@ macro_rules! conforms {
             what_was_committed_is_loaded,
             documents_may_hold_any_bytes,
             versions_start_at_one_and_grow_by_one,
+            an_account_grows_by_the_steps_of_a_commit,
             an_account_may_be_left_as_it_is,
             accounts_of_one_partition_do_not_see_each_other,
             an_account_version_that_was_not_read_changes_nothing,

@@ -46,6 +46,7 @@ pub fn leaves(account: AccountKey, expected: Version) -> Commit {
         origin: Origin::ANY,
         account,
         account_expected: expected,
+        account_steps: 1,
         account_document: None,
         account_journal: None,
         sessions: Vec::new(),

@@ -112,6 +112,19 @@ pub async fn versions_start_at_one_and_grow_by_one(place: &dyn Place) {
     }
 }
 
+pub async fn an_account_grows_by_the_steps_of_a_commit(place: &dyn Place) {
+    let store = place.open().await;
+    let commit = |expected, account_steps| Commit { account_steps, ..writes(account(7), Version(expected), "account") };
+    store.commit(&commit(0, 3)).await.unwrap();
+    assert_eq!(load(&*store, account(7), None).await.account, document(3, "account"));
+    conflict(&*store, &commit(1, 1)).await;
+    store.commit(&commit(3, 2)).await.unwrap();
+    assert_eq!(load(&*store, account(7), None).await.account, document(5, "account"));
+    let untouched = Commit { account_document: None, ..commit(5, 2) };
+    store.commit(&untouched).await.unwrap();
+    assert_eq!(load(&*store, account(7), None).await.account, document(5, "account"));
+}
+
 pub async fn an_account_may_be_left_as_it_is(place: &dyn Place) {
     let store = place.open().await;
     let key = session(&*store, account(7), 1);

@@ -39,6 +39,7 @@ fn update(account: AccountKey, version: u64) -> Commit {
         origin: Origin::ANY,
         account,
         account_expected: Version(version),
+        account_steps: 1,
         account_document: Some(text("account")),
         account_journal: Some(text("account entry")),
         sessions: vec![SessionWrite {

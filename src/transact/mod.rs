@@ -3,70 +3,33 @@
 //! Two round trips for an Update or a Release; a Create reads its subscriber first. An operation whose outcome is
 //! unknown is simply decided again over what is there now: every decision recognises its own effect.
 
-use crate::app::App;
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use crate::app::{App, RequestLimits};
 use crate::charging::account::Account;
 use crate::charging::command::{Create, Credit, Invocation, OneTime, Subscriber};
 use crate::charging::decide::{Command, Context, decide};
-use crate::charging::decision::{
-    Answer, Changes, Decision, IndexChange, Listed, Outgoing, Rejection, SessionChange, Timer,
-};
+use crate::charging::decision::{Changes, Decision, IndexChange, Listed, Outgoing, Rejection, SessionChange, Timer};
 use crate::charging::ids::{AccountId, ChargingDataRef, RatingGroup, TariffPlanId};
 use crate::charging::journal::AbortReason;
 use crate::charging::maintain::{Maintenance, maintain};
 use crate::charging::money::Amount;
 use crate::charging::operator::{self, Refusal};
 use crate::charging::session::{ChargingSession, Operation, Service};
-use crate::charging::time::{Span, Timestamp};
+use crate::charging::time::Timestamp;
+use crate::request::Continuation;
+pub use crate::request::{Done, Failure, Fate};
 use crate::store::partition::KeyedHash;
 use crate::store::{
     self, AccountKey, Applied, Commit, Document, IndexKey, IndexWrite, List, Listing, Load, Origin, Partition, Queue,
     Reading, SessionWrite, Snapshot, TimerWrite, Version, record,
 };
 
-/// An answer, with the session it speaks of.
-#[derive(Debug)]
-pub struct Done {
-    pub answer: Answer,
-    pub session: ChargingSession,
-    /// The answer had been given before.
-    pub replayed: bool,
-}
+mod together;
 
-/// Why there is no answer.
-#[derive(Debug)]
-pub enum Failure {
-    /// The request is refused, for good.
-    Rejected(Rejection),
-    /// The store failed; says whether the request may have been done all the same.
-    Store(store::Error),
-    /// Others changed the same account at each attempt. Nothing was done.
-    Contended,
-    /// Too many requests for the same account were there before, or it was its turn too late. Nothing was done.
-    Crowded,
-}
-
-impl Failure {
-    /// For whoever waits until the store lets something be done: all but a rejection passes with time.
-    pub fn of_the_store(self) -> store::Error {
-        match self {
-            Self::Store(error) => error,
-            Self::Contended | Self::Crowded => store::Error::unavailable(Applied::No, format!("{self:?}")),
-            Self::Rejected(rejection) => store::Error::corrupt(format!("{rejection:?}")),
-        }
-    }
-}
-
-impl From<store::Error> for Failure {
-    fn from(error: store::Error) -> Self {
-        Self::Store(error)
-    }
-}
-
-impl From<Rejection> for Failure {
-    fn from(rejection: Rejection) -> Self {
-        Self::Rejected(rejection)
-    }
-}
+use together::load_of;
 
 /// A request to open a session or to charge an event.
 pub struct Opening {
@@ -93,28 +56,9 @@ impl Asked<'_> {
     }
 }
 
-/// What is known of an operation that is submitted until it is settled.
-struct Fate {
-    begun: Timestamp,
-    /// Some attempt may have done it. Then a later one that was refused does not mean that nothing was done.
-    is_unknown: bool,
-}
-
-impl Fate {
-    fn begun(at: Timestamp) -> Self {
-        Self { begun: at, is_unknown: false }
-    }
-
-    fn tell<T>(&self, outcome: Result<T, Failure>) -> Result<T, Failure> {
-        outcome.map_err(|failure| match failure {
-            Failure::Store(store::Error::Unavailable { applied: Applied::No, reason }) if self.is_unknown => {
-                store::Error::Unavailable { applied: Applied::Unknown, reason }.into()
-            }
-            Failure::Contended if self.is_unknown => {
-                store::Error::unavailable(Applied::Unknown, "not settled by any attempt").into()
-            }
-            failure => failure,
-        })
+impl<'a> From<&'a Continuation> for Asked<'a> {
+    fn from(asked: &'a Continuation) -> Self {
+        Self::Continue { operation: asked.operation, service: asked.service, invocation: &asked.invocation }
     }
 }
 
@@ -137,35 +81,15 @@ impl App {
         if let Some(payer) = &payer {
             self.know_plan(&payer.plan).await?;
         }
-        self.until_committed(account, reference, Asked::Create { opening, payer, pdu_session }).await
-    }
-
-    /// Charges an Update or a Release of a session. Two round trips.
-    pub async fn continue_session(
-        &self,
-        operation: Operation,
-        service: Service,
-        reference: &str,
-        invocation: &Invocation,
-    ) -> Result<Done, Failure> {
-        let account = self.shared.refs.account_of(reference).ok_or(Rejection::UnknownSession)?;
-        let reference = ChargingDataRef::new(reference);
-        self.until_committed(account, reference, Asked::Continue { operation, service, invocation }).await
-    }
-
-    /// Reads, decides and commits until the commit holds, nothing is left to commit, or it is too late.
-    async fn until_committed(
-        &self,
-        account: AccountKey,
-        reference: ChargingDataRef,
-        asked: Asked<'_>,
-    ) -> Result<Done, Failure> {
+        let asked = Asked::Create { opening, payer, pdu_session };
         let load = Load { account, session: Some(reference), index: asked.index() };
         let mut fate = Fate::begun(self.shared.clock.now());
+        let RequestLimits { deadline_ms, waiting_per_account_max } = self.shared.limits;
         // Whoever has this account's turn may be waiting for the store.
-        let within = Span::from_millis(self.shared.limits.deadline_ms);
-        let _turn = self.shared.turn_unless_crowded(account, within).await.ok_or(Failure::Crowded)?;
-        if self.spent_ms(&fate) > i64::from(self.shared.limits.deadline_ms) {
+        let turn = self.shared.turns.of(account).taken_unless_crowded(waiting_per_account_max);
+        let turn = timeout(Duration::from_millis(u64::from(deadline_ms)), turn).await.ok().flatten();
+        let _turn = turn.ok_or(Failure::Crowded)?;
+        if self.spent_ms(&fate) > i64::from(deadline_ms) {
             // Whoever asked has given up: to do it now would only make those behind it late too.
             return Err(Failure::Crowded);
         }
@@ -173,6 +97,33 @@ impl App {
         fate.tell(done)
     }
 
+    /// Charges an Update or a Release of a session. Two round trips, which those share that wait for the same account.
+    pub async fn continue_session(
+        &self,
+        operation: Operation,
+        service: Service,
+        reference: &str,
+        invocation: Invocation,
+    ) -> Result<Done, Failure> {
+        let account = self.shared.refs.account_of(reference).ok_or(Rejection::UnknownSession)?;
+        let reference = ChargingDataRef::new(reference);
+        let asked = Continuation { operation, service, account, reference, invocation };
+        let mut fate = Fate::begun(self.shared.clock.now());
+        match self.shared.turns.of(account).taken_at_once() {
+            Some(_turn) => {
+                let done = self.continue_alone(&asked, &mut fate).await;
+                fate.tell(done)
+            }
+            None => self.continue_in_line(asked, fate).await,
+        }
+    }
+
+    /// The caller has the account's turn.
+    async fn continue_alone(&self, asked: &Continuation, fate: &mut Fate) -> Result<Done, Failure> {
+        self.attempt_to_commit(&load_of(asked), Asked::from(asked), fate).await
+    }
+
+    /// Reads, decides and commits until the commit holds, nothing is left to commit, or it is too late.
     async fn attempt_to_commit(&self, load: &Load, asked: Asked<'_>, fate: &mut Fate) -> Result<Done, Failure> {
         let mut snapshot = self.store.load(load).await?;
         for _ in 0..ATTEMPTS {
@@ -224,7 +175,7 @@ impl App {
         let Some(account) = self.shared.refs.account_of(reference.as_str()) else { return Ok(false) };
         let load = Load { account, session: Some(reference.clone()), index: Vec::new() };
         let mut fate = Fate::begun(self.shared.clock.now());
-        let _turn = self.shared.turn(account).await;
+        let _turn = self.shared.turns.of(account).taken().await;
         let done = self.attempt_to_maintain(&load, cause, &mut fate).await;
         fate.tell(done)
     }
@@ -429,21 +380,10 @@ impl App {
         changes: &Changes,
         now: Timestamp,
     ) -> Commit {
-        Commit {
-            origin: read.origin,
-            account,
-            account_expected: Version::of(read.account.as_ref()),
-            account_document: changes.account.as_ref().map(record::encode),
-            account_journal: None,
-            sessions: changes
-                .sessions
-                .iter()
-                .zip(versions)
-                .map(|(change, expected)| write(change, expected, now))
-                .collect(),
-            outbox: changes.outbox.iter().map(outbox_entry).collect(),
-            index: changes.index.iter().map(index_write).collect(),
-        }
+        let mut commit = unchanged(account, read);
+        commit.account_document = changes.account.as_ref().map(record::encode);
+        add_changes(&mut commit, versions, changes, now);
+        commit
     }
 
     /// Opens an account or changes its limit. Answers the account, and whether it is new.
@@ -454,7 +394,7 @@ impl App {
         credit_limit: Amount,
     ) -> Result<Result<(Account, bool), Refusal>, Failure> {
         let key = self.shared.refs.account_key(id);
-        let _turn = self.shared.turn(key).await;
+        let _turn = self.shared.turns.of(key).taken().await;
         for _ in 0..ATTEMPTS {
             let snapshot = self.store.load(&Load { account: key, session: None, index: Vec::new() }).await?;
             let before = snapshot.account.as_ref().map(decode).transpose()?;
@@ -512,7 +452,7 @@ impl App {
         let reference = self.shared.refs.index_key("credit", &[id.as_str().as_bytes(), credit.reference.as_bytes()]);
         let load = Load { account: key, session: None, index: vec![reference] };
         let mut fate = Fate::begun(self.shared.clock.now());
-        let _turn = self.shared.turn(key).await;
+        let _turn = self.shared.turns.of(key).taken().await;
         let credited = self.attempt_to_credit(&load, reference, credit, &mut fate).await;
         fate.tell(credited)
     }
@@ -622,16 +562,29 @@ fn reading(snapshot: &Snapshot, load: &Load) -> Reading {
 }
 
 fn account_commit(key: AccountKey, read: &Snapshot, account: &Account) -> Commit {
+    Commit { account_document: Some(record::encode(account)), ..unchanged(key, read) }
+}
+
+/// A commit that follows from what was read, and changes nothing of it yet.
+fn unchanged(account: AccountKey, read: &Snapshot) -> Commit {
     Commit {
         origin: read.origin,
-        account: key,
+        account,
         account_expected: Version::of(read.account.as_ref()),
-        account_document: Some(record::encode(account)),
+        account_steps: 1,
+        account_document: None,
         account_journal: None,
         sessions: Vec::new(),
         outbox: Vec::new(),
         index: Vec::new(),
     }
+}
+
+/// What a decision changes besides the account. `versions` are those of its sessions.
+fn add_changes(commit: &mut Commit, versions: [Version; 2], changes: &Changes, now: Timestamp) {
+    commit.sessions.extend(changes.sessions.iter().zip(versions).map(|(change, read)| write(change, read, now)));
+    commit.outbox.extend(changes.outbox.iter().map(outbox_entry));
+    commit.index.extend(changes.index.iter().map(index_write));
 }
 
 fn write(change: &SessionChange, expected: Version, now: Timestamp) -> SessionWrite {
