@@ -5,9 +5,13 @@
 //! ([`Limits::permille`]). So the less important are refused first, and what is left is there for those who end sessions:
 //! a Release gives money back and makes room.
 //!
-//! A request beyond its limit is refused at once instead of queued: by the time a queue had drained, the consumer would
-//! have given up on the oldest in it. A connection gets one [`Door`]; a request costs three counters up and three down,
-//! and no lock.
+//! A request beyond its limit is refused instead of queued: by the time a queue had drained, the consumer would have given
+//! up on the oldest in it. A connection gets one [`Door`]; a request costs three counters up and three down, and no lock.
+//!
+//! To refuse is not free: it takes a sixth of what it takes to serve an update, and a consumer that sends again whatever
+//! was refused gets through several times as many in the same time. So refusals are in proportion to what is served
+//! ([`Refusals`]), and beyond that they wait for a moment. A stream that waits sends nothing new, which is all that slows
+//! down a consumer that takes no notice of `Retry-After`.
 //!
 //! What this module does not know: bodies, and therefore events, which are sent to the same resource as Creates and count
 //! as such; and accounts, whose requests wait for each other in `app`.
@@ -15,11 +19,13 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use axum::extract::FromRequestParts;
 use axum::http::HeaderMap;
 use axum::http::request::Parts;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::timeout;
 
 /// What a request does, as far as its path tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -166,6 +172,7 @@ pub struct Admission(Arc<Whole>);
 struct Whole {
     limits: Limits,
     share: Share,
+    refusals: Refusals,
     /// Told when nothing is in work any more.
     emptied: Notify,
     /// By what was full and by class, in their order of declaration.
@@ -175,7 +182,8 @@ struct Whole {
 impl Admission {
     pub fn new(limits: Limits) -> Self {
         let share = Share::new(limits.in_flight_max.max(1));
-        Self(Arc::new(Whole { limits, share, emptied: Notify::new(), refused: Default::default() }))
+        let refusals = Refusals::new(limits.in_flight_max);
+        Self(Arc::new(Whole { limits, share, refusals, emptied: Notify::new(), refused: Default::default() }))
     }
 
     /// What all connections of one peer have in common.
@@ -213,6 +221,46 @@ impl Whole {
     }
 }
 
+/// How many may be told at once that they are refused. Those who wait are told in the order in which they came.
+#[derive(Debug)]
+struct Refusals {
+    /// One permit for each that may be told now.
+    open: Semaphore,
+    /// So many permits at most: those of a burst, after which there was nothing to refuse for long.
+    open_max: usize,
+    /// Requests whose work has ended, and which no permit was made of yet.
+    served: AtomicU32,
+}
+
+impl Refusals {
+    /// So many requests are served for each that is refused without delay. Too few, and refusals take what served ones
+    /// need; too many, and a consumer that would come again later hears of it late.
+    const SERVED_FOR_EACH: u32 = 3;
+
+    /// The longest wait, for a time in which nothing is served.
+    const WAIT_MAX: Duration = Duration::from_millis(500);
+
+    fn new(open_max: u32) -> Self {
+        let open_max = usize::try_from(open_max).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
+        Self { open: Semaphore::new(open_max), open_max, served: AtomicU32::new(0) }
+    }
+
+    fn served_one(&self) {
+        if self.open.available_permits() < self.open_max
+            && self.served.fetch_add(1, Ordering::Relaxed).is_multiple_of(Self::SERVED_FOR_EACH)
+        {
+            self.open.add_permits(1);
+        }
+    }
+
+    async fn turn(&self) {
+        // Never closed. Who has waited for long enough needs no permit.
+        if let Ok(Ok(permit)) = timeout(Self::WAIT_MAX, self.open.acquire()).await {
+            permit.forget();
+        }
+    }
+}
+
 /// Where the requests of one connection come in.
 #[derive(Clone, Debug)]
 pub struct Door(Arc<Connection>);
@@ -234,6 +282,12 @@ impl Door {
                 Err(full)
             }
         }
+    }
+
+    /// Ends when a request that was not admitted may be told so.
+    pub fn refusal(&self) -> impl Future<Output = ()> + Send + 'static {
+        let whole = Arc::clone(&self.0.whole);
+        async move { whole.refusals.turn().await }
     }
 
     /// The narrowest first, so that who has too much of their own touches nothing of others'.
@@ -270,6 +324,7 @@ impl Drop for Held {
         let Connection { whole, peer, own } = &*self.0.0;
         own.give_back();
         peer.give_back();
+        whole.refusals.served_one();
         if whole.share.give_back() {
             whole.emptied.notify_one();
         }
@@ -406,6 +461,44 @@ mod tests {
 
         kept.clear();
         assert_eq!((admission.in_flight(), peer.in_flight(), door.0.own.in_flight()), (0, 0, 0));
+    }
+
+    /// Time stands still but for those who wait.
+    #[tokio::test(start_paused = true)]
+    async fn refusals_are_in_proportion_to_what_is_served() {
+        let admission = Admission::new(Limits { in_flight_max: 10, ..LIMITS });
+        let door = admission.door(admission.peer());
+        let waits = async || {
+            let began = tokio::time::Instant::now();
+            door.refusal().await;
+            began.elapsed()
+        };
+        for _ in 0..10 {
+            assert_eq!(waits().await, Duration::ZERO);
+        }
+        assert_eq!(waits().await, Duration::from_millis(500));
+        for _ in 0..6 {
+            drop(door.admit(Create, Priority::DEFAULT).unwrap());
+        }
+        assert_eq!(waits().await, Duration::ZERO);
+        assert_eq!(waits().await, Duration::ZERO);
+        // Whoever waits is told when as many were served as one refusal needs, not later.
+        let served = async {
+            for _ in 0..3 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                drop(door.admit(Create, Priority::DEFAULT).unwrap());
+            }
+        };
+        let (waited, ()) = tokio::join!(waits(), served);
+        assert!(waited <= Duration::from_millis(30), "{waited:?}");
+        // A long time without refusals opens no more than a burst.
+        for _ in 0..100 {
+            drop(door.admit(Create, Priority::DEFAULT).unwrap());
+        }
+        for _ in 0..10 {
+            assert_eq!(waits().await, Duration::ZERO);
+        }
+        assert_eq!(waits().await, Duration::from_millis(500));
     }
 
     #[test]

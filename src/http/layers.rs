@@ -1,8 +1,9 @@
 //! What every request passes through before it reaches a router, the same on both listeners.
 //!
 //! From the outside in: *admission* refuses what is more than the program can hold, a *panic* of a handler becomes an
-//! answer, and the *body* of a request is limited in length and in time. Each layer is a plain struct around the next one
-//! and its future is a struct around the next one's future: no boxes, because this is paid by every message.
+//! answer, and the *body* of a request is limited in length and in time, and taken off the connection even if nobody reads
+//! it. Each layer is a plain struct around the next one and its future is a struct around the next one's future: no boxes,
+//! because this is paid by every message.
 //!
 //! The layers do not log bodies, paths or identities, and they do not know what a route means.
 
@@ -10,8 +11,7 @@ use std::any::Any;
 use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -72,8 +72,8 @@ where
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let (class, priority) = (Class::of(request.uri().path()), Priority::of(request.headers()));
         let Ok(permit) = self.door.admit(class, priority) else {
-            let unread = Limited::new(request.into_body(), self.body, Arc::default());
-            return Admitted::Refused { unread };
+            let unread = Unread(Limited::new(request.into_body(), self.body.of_unread()));
+            return Admitted::Refused { unread, turn: Box::pin(self.door.refusal()) };
         };
         request.extensions_mut().insert(permit.clone());
         Admitted::Working { permit, future: self.inner.call(request) }
@@ -83,10 +83,7 @@ where
 pin_project! {
     #[project = AdmittedProjection]
     pub enum Admitted<F, B> {
-        // The body is thrown away as it comes, and the answer follows it. An answer before its end would reset the
-        // stream, and after a few hundred of those (`error_reset_streams_max`) the connection ends, with all that is
-        // under way on it.
-        Refused { unread: Limited<B> },
+        Refused { unread: Unread<B>, turn: Pin<Box<dyn Future<Output = ()> + Send>> },
         // Extractors consume the request and its extensions long before the handler ends, hence the second clone.
         Working { permit: Permit, #[pin] future: F },
     }
@@ -102,10 +99,9 @@ where
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project() {
-            AdmittedProjection::Refused { unread } => {
-                while !unread.is_end_stream() {
-                    let Some(Ok(_)) = ready!(Pin::new(&mut *unread).poll_frame(context)) else { break };
-                }
+            AdmittedProjection::Refused { unread, turn } => {
+                ready!(unread.poll_end(context));
+                ready!(turn.as_mut().poll(context));
                 Poll::Ready(Ok(ProblemDetails::congestion(RETRY_AFTER_SECS).into_response()))
             }
             AdmittedProjection::Working { future, .. } => future.poll(context),
@@ -182,6 +178,14 @@ pub struct BodyLimits {
     pub deadline: Duration,
 }
 
+impl BodyLimits {
+    /// Of a body that is only thrown away. It costs no memory, so it may be longer than one that is read: it may be there
+    /// for that reason.
+    fn of_unread(self) -> Self {
+        Self { octets_max: self.octets_max.saturating_mul(4), ..self }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub struct LimitBody<S> {
     limits: BodyLimits,
@@ -202,7 +206,7 @@ where
 {
     type Response = Response;
     type Error = Infallible;
-    type Future = BodyLimited<S::Future>;
+    type Future = BodyLimited<S::Future, B>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         self.inner.poll_ready(context)
@@ -210,15 +214,16 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         if announces_more_than(request.headers(), self.limits.octets_max) {
-            return BodyLimited::TooLarge;
+            let unread = Unread(Limited::new(request.into_body(), self.limits.of_unread()));
+            return BodyLimited::Answered { unread, answer: Some(ProblemDetails::too_large().into_response()) };
         }
         if request.body().is_end_stream() {
-            return BodyLimited::Working { breach: None, future: self.inner.call(request.map(|_| Body::empty())) };
+            return BodyLimited::Working { left: None, future: self.inner.call(request.map(|_| Body::empty())) };
         }
-        let breach = Arc::new(Breach::default());
-        let limited = |body| Limited::new(body, self.limits, Arc::clone(&breach));
-        let request = request.map(|body| Body::new(limited(body)));
-        BodyLimited::Working { future: self.inner.call(request), breach: Some(breach) }
+        let left = Left::default();
+        let lent = |body| Lent { body: Some(Limited::new(body, self.limits)), left: Arc::clone(&left) };
+        let request = request.map(|body| Body::new(lent(body)));
+        BodyLimited::Working { future: self.inner.call(request), left: Some(left) }
     }
 }
 
@@ -227,60 +232,109 @@ fn announces_more_than(headers: &HeaderMap, octets_max: usize) -> bool {
     announced.is_some_and(|length| length > octets_max as u64)
 }
 
-/// Which limit a body broke. The reader of a body sees some error and answers as it may; this is how the layer knows
-/// what really happened.
-#[derive(Debug, Default)]
-struct Breach(AtomicU8);
+pin_project! {
+    #[project = BodyLimitedProjection]
+    pub enum BodyLimited<F, B> {
+        Working { left: Option<Left<B>>, #[pin] future: F },
+        Answered { unread: Unread<B>, answer: Option<Response> },
+    }
+}
 
-impl Breach {
-    const TOO_LARGE: u8 = 1;
-    const TOO_SLOW: u8 = 2;
+impl<F, B> Future for BodyLimited<F, B>
+where
+    F: Future<Output = Result<Response, Infallible>>,
+    B: HttpBody<Data = Bytes> + Unpin,
+    B::Error: Into<axum::BoxError>,
+{
+    type Output = F::Output;
 
-    fn problem(&self) -> Option<ProblemDetails> {
-        match self.0.load(Ordering::Relaxed) {
-            Self::TOO_LARGE => Some(ProblemDetails::too_large()),
-            Self::TOO_SLOW => Some(ProblemDetails::body_too_slow()),
-            _ => None,
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        loop {
+            match self.as_mut().project() {
+                BodyLimitedProjection::Working { left, future } => {
+                    let Ok(answer) = ready!(future.poll(context));
+                    let left =
+                        left.as_ref().and_then(|left| left.lock().unwrap_or_else(PoisonError::into_inner).take());
+                    let Some(left) = left else { return Poll::Ready(Ok(answer)) };
+                    let refused = answer.status().is_client_error() || answer.status().is_server_error();
+                    let problem = left.breach.filter(|_| refused).map(Breach::problem);
+                    let answer = problem.map_or(answer, IntoResponse::into_response);
+                    let Some(unread) = left.unread() else { return Poll::Ready(Ok(answer)) };
+                    self.set(Self::Answered { unread, answer: Some(answer) });
+                }
+                BodyLimitedProjection::Answered { unread, answer } => {
+                    ready!(unread.poll_end(context));
+                    return Poll::Ready(Ok(answer.take().expect("a future is not polled again after its end")));
+                }
+            }
         }
     }
 }
 
-pin_project! {
-    #[project = BodyLimitedProjection]
-    pub enum BodyLimited<F> {
-        TooLarge,
-        Working { breach: Option<Arc<Breach>>, #[pin] future: F },
+/// Where a reader leaves a body: at its end, or where it has read enough.
+type Left<B> = Arc<Mutex<Option<Limited<B>>>>;
+
+/// A request body in the hands of whoever reads it.
+struct Lent<B> {
+    /// Here until it is dropped.
+    body: Option<Limited<B>>,
+    left: Left<B>,
+}
+
+impl<B> Drop for Lent<B> {
+    fn drop(&mut self) {
+        *self.left.lock().unwrap_or_else(PoisonError::into_inner) = self.body.take();
     }
 }
 
-impl<F: Future<Output = Result<Response, Infallible>>> Future for BodyLimited<F> {
-    type Output = F::Output;
+impl<B> HttpBody for Lent<B>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+    B::Error: Into<axum::BoxError>,
+{
+    type Data = Bytes;
+    type Error = BodyError;
 
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let (breach, future) = match self.project() {
-            BodyLimitedProjection::TooLarge => return Poll::Ready(Ok(ProblemDetails::too_large().into_response())),
-            BodyLimitedProjection::Working { breach, future } => (breach, future),
-        };
-        let Ok(response) = ready!(future.poll(context));
-        let refused = response.status().is_client_error() || response.status().is_server_error();
-        let problem = breach.as_ref().filter(|_| refused).and_then(|breach| breach.problem());
-        Poll::Ready(Ok(problem.map_or(response, IntoResponse::into_response)))
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.body.as_mut().map_or(Poll::Ready(None), |body| body.poll_frame(context))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(|body| body.inner.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.as_ref().map_or_else(SizeHint::default, |body| body.inner.size_hint())
     }
 }
 
 /// A request body that ends with an error where it breaks a limit.
 pub struct Limited<B> {
     inner: B,
+    limits: BodyLimits,
     octets_left: usize,
-    deadline: Duration,
     /// Set when the body first makes its reader wait: a body that is already here costs no timer and no look at a clock.
     late: Option<Pin<Box<Sleep>>>,
-    breach: Arc<Breach>,
+    /// The reader sees some error and answers as it may; this is how the layer knows what really happened.
+    breach: Option<Breach>,
 }
 
-impl<B> Limited<B> {
-    fn new(inner: B, limits: BodyLimits, breach: Arc<Breach>) -> Self {
-        Self { inner, octets_left: limits.octets_max, deadline: limits.deadline, late: None, breach }
+/// Which limit a body broke.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Breach {
+    TooLarge,
+    TooSlow,
+}
+
+impl Breach {
+    fn problem(self) -> ProblemDetails {
+        match self {
+            Self::TooLarge => ProblemDetails::too_large(),
+            Self::TooSlow => ProblemDetails::body_too_slow(),
+        }
     }
 }
 
@@ -294,23 +348,22 @@ pub enum BodyError {
     Broken(axum::BoxError),
 }
 
-impl<B> HttpBody for Limited<B>
+impl<B> Limited<B> {
+    fn new(inner: B, limits: BodyLimits) -> Self {
+        Self { inner, limits, octets_left: limits.octets_max, late: None, breach: None }
+    }
+}
+
+impl<B> Limited<B>
 where
     B: HttpBody<Data = Bytes> + Unpin,
     B::Error: Into<axum::BoxError>,
 {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let this = &mut *self;
-        let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(context) else {
-            let late = this.late.get_or_insert_with(|| Box::pin(sleep(this.deadline)));
+    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(context) else {
+            let late = self.late.get_or_insert_with(|| Box::pin(sleep(self.limits.deadline)));
             ready!(late.as_mut().poll(context));
-            this.breach.0.store(Breach::TOO_SLOW, Ordering::Relaxed);
+            self.breach = Some(Breach::TooSlow);
             return Poll::Ready(Some(Err(BodyError::TooSlow)));
         };
         let frame = match frame {
@@ -319,19 +372,40 @@ where
             None => return Poll::Ready(None),
         };
         let octets = frame.data_ref().map_or(0, Buf::remaining);
-        let Some(left) = this.octets_left.checked_sub(octets) else {
-            this.breach.0.store(Breach::TOO_LARGE, Ordering::Relaxed);
+        let Some(left) = self.octets_left.checked_sub(octets) else {
+            self.breach = Some(Breach::TooLarge);
             return Poll::Ready(Some(Err(BodyError::TooLarge)));
         };
-        this.octets_left = left;
+        self.octets_left = left;
         Poll::Ready(Some(Ok(frame)))
     }
 
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+    /// What is still to come, if it can be waited for; in the same time as all of it.
+    fn unread(mut self) -> Option<Unread<B>> {
+        if self.inner.is_end_stream() || self.breach == Some(Breach::TooSlow) {
+            return None;
+        }
+        self.octets_left = self.limits.of_unread().octets_max;
+        Some(Unread(self))
     }
+}
 
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+/// The body of a request whose answer needs no more of it. It is thrown away as it comes, and the answer follows its end:
+/// an answer before that would reset the stream, and after a few hundred of those (`error_reset_streams_max`) the
+/// connection ends, with all that is under way on it.
+pub struct Unread<B>(Limited<B>);
+
+impl<B> Unread<B>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+    B::Error: Into<axum::BoxError>,
+{
+    /// The end of the body, or of the patience with it.
+    fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let Self(body) = self;
+        while !body.inner.is_end_stream() && body.inner.size_hint().lower() <= body.octets_left as u64 {
+            let Some(Ok(_)) = ready!(body.poll_frame(context)) else { break };
+        }
+        Poll::Ready(())
     }
 }

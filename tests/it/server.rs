@@ -204,6 +204,42 @@ async fn a_body_that_is_too_long_is_refused_and_the_connection_stays() {
     assert_eq!(running.server.connections(), 1);
 }
 
+/// A consumer that is set up wrongly, and tries again for ever.
+#[tokio::test]
+async fn a_connection_outlives_however_many_answers_that_need_no_body() {
+    let settings =
+        Settings { body_octets_max: 100_000, body_deadline: Duration::from_millis(500), ..Settings::default() };
+    let running = Running::start(settings).await;
+    let client = running.http2().await;
+    // Longer than a window, so that the answer could come before the end of the body.
+    let whole = || Sent::whole("x".repeat(90_000));
+    let unannounced = || Sent::Unannounced(vec!["x".repeat(20_000).into(); 10]);
+    for (path, body, status) in [
+        ("/nowhere", &whole as &dyn Fn() -> Sent, 404),
+        ("/hello", &whole, 405),
+        ("/unread", &whole, 200),
+        ("/echo", &|| Sent::whole("x".repeat(300_000)), 413),
+        ("/echo", &unannounced, 413),
+    ] {
+        // More than `error_reset_streams_max`.
+        let many = (0..300).map(|_| {
+            let mut stream = client.another_stream();
+            let request = Request::post(path).body(body()).unwrap();
+            async move { stream.ask(request).await.status }
+        });
+        for answered in futures_util::future::join_all(many).await {
+            assert_eq!(answered, status, "{path}");
+        }
+    }
+    // Neither what announces too much to wait for, nor what does not come, holds up the answer.
+    for (path, body, status) in [("/echo", Sent::whole("x".repeat(2_000_000)), 413), ("/nowhere", Sent::Stalls, 404)] {
+        let answer = client.another_stream().ask(Request::post(path).body(body).unwrap()).await;
+        assert_eq!(answer.status, status, "{path}");
+    }
+    assert_eq!(running.server.connections(), 1);
+    eventually(|| running.server.admission().in_flight() == 0).await;
+}
+
 #[tokio::test]
 async fn more_than_can_be_held_is_refused_at_once_even_if_the_work_outlives_its_request() {
     let settings = Settings { in_flight_max: 1, ..Settings::default() };
@@ -235,6 +271,21 @@ async fn one_peer_cannot_take_all_connections() {
     running.assert_connections(1).await;
     assert_eq!(running.http1().await.get("/hello").await.status, 200);
     assert_eq!(kept.get("/hello").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_consumer_that_cancels_a_burst_keeps_its_connection() {
+    let running = Running::start(Settings::default()).await;
+    let mut raw = RawHttp2::open(&running, None).await;
+    // Written at once, so that all of it is there before any of it is looked at.
+    let mut burst = Vec::new();
+    for stream in (1..200).step_by(2) {
+        burst.extend(frame(HEADERS, END_STREAM | END_HEADERS, stream, &get_block("/hello")));
+        burst.extend(frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes()));
+    }
+    burst.extend(frame(HEADERS, END_STREAM | END_HEADERS, 201, &get_block("/hello")));
+    raw.socket.write_all(&burst).await.unwrap();
+    assert_eq!(raw.status(201).await, INDEXED_STATUS_200);
 }
 
 #[tokio::test]
@@ -457,6 +508,7 @@ fn router(gate: &Arc<Notify>) -> Router {
     Router::new()
         .route("/hello", get(|| async { "hello" }))
         .route("/echo", post(|body: Bytes| async move { body.len().to_string() }))
+        .route("/unread", post(|| async { "as you like" }))
         .route("/octets/{count}", get(|count: axum::extract::Path<usize>| async move { "x".repeat(count.0) }))
         .route(
             "/panic",

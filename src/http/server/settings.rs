@@ -74,9 +74,10 @@ pub struct Settings {
     /// Longest header list, octets decoded; default 16 KiB. Too small: requests with large tokens are refused. Too
     /// large: memory per stream, and work for whoever sends thousands of tiny headers.
     pub header_octets_max: u32,
-    /// HTTP/2: streams the consumer opened and reset before they were looked at; default 20, then the connection ends.
-    /// Too small: a consumer that cancels a burst is cut off. Too large: opening and resetting costs us work and them
-    /// nothing ("rapid reset").
+    /// HTTP/2: streams the consumer opened and reset before they were looked at; default 128, as many as it may have open,
+    /// then the connection ends. They pile up while this program waits for a processor. Too small: a consumer that cancels
+    /// a burst is cut off, with all that it has under way. Too large: opening and resetting costs us work and them nothing
+    /// ("rapid reset").
     pub pending_reset_streams_max: usize,
     /// HTTP/2: streams this server had to reset for the consumer's errors; default 256, then the connection ends. Too
     /// small: a sloppy consumer is cut off. Too large: the same attack by provoked resets.
@@ -112,7 +113,7 @@ impl Default for Settings {
             connection_window_octets: 1024 * 1024,
             send_buffer_octets: 64 * 1024,
             header_octets_max: 16 * 1024,
-            pending_reset_streams_max: 20,
+            pending_reset_streams_max: 128,
             error_reset_streams_max: 256,
             ping_interval: Duration::from_secs(15),
             ping_deadline: Duration::from_secs(10),
