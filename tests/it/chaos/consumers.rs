@@ -2,14 +2,19 @@
 //! are reset at random, and copies come when everything is over.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::fmt;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
+use hyper::body::{Body, Frame, SizeHint};
+use hyper::client::conn::http2::SendRequest;
 use hyper::{Method, Request};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -19,7 +24,7 @@ use super::book::{Book, Booked, Sent};
 use super::payers::Payers;
 use super::timeline::Timeline;
 use crate::processes::Random;
-use crate::processes::network_function::{MIB, Sender, connect, container, create, report, supi};
+use crate::processes::network_function::{MIB, connect, container, create, report, supi};
 use crate::support::world::CONVERGED;
 
 /// What was answered to one message.
@@ -63,7 +68,49 @@ impl fmt::Display for Reply {
 /// Whoever messages are sent to, over one connection.
 struct Way {
     address: SocketAddr,
-    sender: Mutex<Option<Sender>>,
+    sender: Mutex<Option<SendRequest<Letter>>>,
+}
+
+/// The body of a message.
+struct Letter {
+    /// What is still to be sent.
+    rest: Bytes,
+    announced: usize,
+    /// No more comes, and no end.
+    stops: bool,
+}
+
+impl Letter {
+    fn whole(body: &Bytes) -> Self {
+        Self { rest: body.clone(), announced: body.len(), stops: false }
+    }
+
+    /// Half of it.
+    fn torn(body: &Bytes) -> Self {
+        Self { rest: body.slice(..body.len() / 2), announced: body.len(), stops: true }
+    }
+}
+
+impl Body for Letter {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let next = std::mem::take(&mut self.rest);
+        match next.is_empty() {
+            true if self.stops => Poll::Pending,
+            true => Poll::Ready(None),
+            false => Poll::Ready(Some(Ok(Frame::data(next)))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty() && !self.stops
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.announced as u64)
+    }
 }
 
 impl Way {
@@ -72,7 +119,7 @@ impl Way {
     }
 
     /// `None` when the connection or the stream is lost before there is an answer.
-    async fn send(&self, path: &str, body: Bytes) -> Option<Reply> {
+    async fn send(&self, path: &str, letter: Letter) -> Option<Reply> {
         let known = self.sender.lock().unwrap().clone().filter(|sender| !sender.is_closed());
         let mut sender = match known {
             Some(sender) => sender,
@@ -83,7 +130,7 @@ impl Way {
             }
         };
         let request = Request::builder().method(Method::POST).uri(format!("http://{}{path}", self.address));
-        let request = request.header("content-type", "application/json").body(Full::from(body)).unwrap();
+        let request = request.header("content-type", "application/json").body(letter).unwrap();
         let (head, body) = sender.send_request(request).await.ok()?.into_parts();
         let body = body.collect().await.ok()?.to_bytes();
         let location = head.headers.get("location").map_or("", |location| location.to_str().unwrap());
@@ -123,6 +170,13 @@ pub struct Counts {
     pub wrong: Vec<String>,
 }
 
+/// How often messages are sent twice at once, and reset, in percent.
+#[derive(Clone, Copy)]
+pub struct Habits {
+    pub copies: u64,
+    pub resets: u64,
+}
+
 /// What all consumers share.
 pub struct Network {
     /// The balancer, then each instance.
@@ -131,6 +185,7 @@ pub struct Network {
     payers: Payers,
     /// How long one message may stay without an answer.
     patience: Duration,
+    habits: Habits,
     over: AtomicBool,
     sessions: AtomicU32,
     under_way: AtomicU32,
@@ -155,6 +210,7 @@ impl Network {
         timeline: &Arc<Timeline>,
         payers: Payers,
         patience: Duration,
+        habits: Habits,
     ) -> Arc<Self> {
         let direct = ports.iter().map(|[charging, _]| SocketAddr::from(([127, 0, 0, 1], *charging)));
         Arc::new(Self {
@@ -162,6 +218,7 @@ impl Network {
             timeline: Arc::clone(timeline),
             payers,
             patience,
+            habits,
             over: AtomicBool::new(false),
             sessions: AtomicU32::new(0),
             under_way: AtomicU32::new(0),
@@ -283,16 +340,18 @@ impl Network {
                 self.counts.lock().unwrap().retransmissions += 1;
             }
             is_first = false;
-            if random.below(12) == 0 {
+            if random.below(100) < self.habits.resets {
                 self.reset(path, &body, &answered, random).await;
             }
             let way = self.any_way(random);
             let (told, mut answers) = mpsc::unbounded_channel();
             self.send(way, Duration::ZERO, path, &body, &answered, &told);
-            if random.below(5) < 3 {
+            if random.below(100) < self.habits.copies {
                 self.counts.lock().unwrap().copies += 1;
                 let other = self.another_instance(way, random);
-                self.send(other, random.millis(30), path, &body, &answered, &told);
+                // At the very same time, or a little later.
+                let pause = if random.below(2) == 0 { Duration::ZERO } else { random.millis(30) };
+                self.send(other, pause, path, &body, &answered, &told);
             }
             drop(told);
             // Whichever comes first; the other one is compared when it comes.
@@ -326,11 +385,13 @@ impl Network {
         Some(reply)
     }
 
-    /// Sends it, and thinks better of it.
+    /// Sends it, or half of it, and thinks better of it.
     async fn reset(self: &Arc<Self>, path: &str, body: &Bytes, answered: &Arc<Answered>, random: &mut Random) {
         let way = self.any_way(random);
-        let sent = self.ways[way].send(path, body.clone());
-        let outcome = timeout(random.millis(25), sent).await;
+        let letter = if random.below(3) == 0 { Letter::torn(body) } else { Letter::whole(body) };
+        // Most are reset while they are worked on, many as soon as they are sent.
+        let patience = if random.below(3) == 0 { Duration::from_millis(1) } else { random.millis(25) };
+        let outcome = timeout(patience, self.ways[way].send(path, letter)).await;
         let mut counts = self.counts.lock().unwrap();
         counts.messages += 1;
         match outcome {
@@ -367,7 +428,7 @@ impl Network {
 
     async fn ask(&self, way: usize, path: &str, body: Bytes) -> Option<Reply> {
         let began = self.timeline.now();
-        let outcome = timeout(self.patience, self.ways[way].send(path, body)).await;
+        let outcome = timeout(self.patience, self.ways[way].send(path, Letter::whole(&body))).await;
         let mut counts = self.counts.lock().unwrap();
         counts.messages += 1;
         if way == 0 {

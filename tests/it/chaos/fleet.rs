@@ -1,5 +1,6 @@
 //! The instances, and what is done to them.
 
+use std::ffi::OsString;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -8,7 +9,7 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 
 use super::timeline::{Fault, Timeline};
-use crate::processes::instance::{Instance, Place};
+use crate::processes::instance::{Instance, Place, program};
 use crate::processes::{PATIENCE, Random};
 use crate::store::server::free_port;
 
@@ -18,12 +19,30 @@ pub struct Fleet {
     pub ports: Vec<[u16; 2]>,
     instances: Vec<Mutex<Option<Instance>>>,
     timeline: Arc<Timeline>,
+    upgrade: Option<Upgrade>,
+    /// Starts of the other build.
+    pub upgraded: AtomicU64,
+    starts: AtomicU64,
     /// Starts that ended before anything was served: the store was away.
     pub failed_starts: AtomicU64,
     /// Lines in which an instance said that it failed, or that the store lost something.
     alarms: std::sync::Mutex<Vec<String>>,
     /// How often it said that something may be lost.
     pub untold: AtomicU64,
+}
+
+/// Another build takes the place of the first one: no instance has it in the first third of the time, each one that is
+/// started has either of both in the second, and all have it in the last.
+#[derive(Clone)]
+pub struct Upgrade {
+    pub to: OsString,
+    pub third: Duration,
+}
+
+impl Upgrade {
+    fn is_to_start(&self, now: Duration, start: u64) -> bool {
+        now >= self.third * 2 || now >= self.third && start.is_multiple_of(2)
+    }
 }
 
 /// What no instance may ever say.
@@ -33,13 +52,22 @@ const ALARMS: &[&str] = &["panicked", "changes that were answered are lost", "co
 const UNTOLD: &str = "changes that were answered may be lost";
 
 impl Fleet {
-    pub async fn start(count: usize, store: &str, settings: &str, timeline: &Arc<Timeline>) -> Arc<Self> {
+    pub async fn start(
+        count: usize,
+        store: &str,
+        settings: &str,
+        timeline: &Arc<Timeline>,
+        upgrade: Option<Upgrade>,
+    ) -> Arc<Self> {
         let ports: Vec<_> = (0..count).map(|_| [free_port(), free_port()]).collect();
         let fleet = Self {
             places: ports.iter().map(|ports| Place::at(*ports, store, settings)).collect(),
             ports,
             instances: (0..count).map(|_| Mutex::default()).collect(),
             timeline: Arc::clone(timeline),
+            upgrade,
+            upgraded: AtomicU64::new(0),
+            starts: AtomicU64::new(0),
             failed_starts: AtomicU64::new(0),
             alarms: std::sync::Mutex::default(),
             untold: AtomicU64::new(0),
@@ -53,8 +81,13 @@ impl Fleet {
     /// Again and again, as whoever watches over services does.
     async fn start_one(&self, at: usize) -> Instance {
         let deadline = Instant::now() + PATIENCE;
+        let (now, start) = (self.timeline.now().into(), self.starts.fetch_add(1, Ordering::Relaxed));
+        let now = Duration::from_millis(now);
+        let upgrade = self.upgrade.as_ref().filter(|upgrade| upgrade.is_to_start(now, start));
+        self.upgraded.fetch_add(u64::from(upgrade.is_some()), Ordering::Relaxed);
+        let program = upgrade.map_or_else(program, |upgrade| upgrade.to.clone());
         loop {
-            match self.places[at].try_start().await {
+            match self.places[at].try_start_of(&program).await {
                 Ok(instance) => return instance,
                 Err(log) => assert!(Instant::now() < deadline, "it does not start: {log:#?}"),
             }

@@ -14,6 +14,7 @@ mod stores;
 mod timeline;
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,8 +25,8 @@ use tokio::time::sleep;
 
 use self::balancer::Balancer;
 use self::book::Differences;
-use self::consumers::Network;
-use self::fleet::Fleet;
+use self::consumers::{Habits, Network};
+use self::fleet::{Fleet, Upgrade};
 use self::payers::Payers;
 use self::stores::Stores;
 use self::timeline::{Fault, Timeline};
@@ -45,6 +46,9 @@ struct Run {
     consumers: u32,
     /// How long one message may stay without an answer, when no instance is frozen.
     patience: Duration,
+    habits: Habits,
+    /// What instances are replaced by.
+    upgrade_to: Option<OsString>,
 }
 
 /// One of `scripts/chaos`, else what it usually is.
@@ -73,6 +77,11 @@ impl Run {
             consumers: given("CONSUMERS", 12, |text| text.parse().ok()),
             // Among the other tests everybody is slow.
             patience: Duration::from_millis(given("PATIENCE_MS", 30_000, |text| text.parse().ok())),
+            habits: Habits {
+                copies: given("COPIES_PERCENT", 60, |text| text.parse().ok()),
+                resets: given("RESETS_PERCENT", 10, |text| text.parse().ok()),
+            },
+            upgrade_to: given("UPGRADE_TO", None, |path| Some(Some(path.into()))),
         }
     }
 
@@ -82,12 +91,14 @@ impl Run {
         let stores = tokio::task::spawn_blocking(move || Stores::start(topology, &program)).await.unwrap();
         let (url, timeline) = (stores.url(), Arc::new(Timeline::new()));
         let settings = format!("{}{SETTINGS}", stores.settings());
-        let fleet = Fleet::start(self.instances, &url, &settings, &timeline).await;
+        let third = Duration::from_secs(self.seconds) / 3;
+        let upgrade = self.upgrade_to.clone().map(|to| Upgrade { to, third });
+        let fleet = Fleet::start(self.instances, &url, &settings, &timeline, upgrade).await;
         let balancer = Balancer::start(&fleet.ports);
         let way = fleet.with_first(Way::to).await;
         let payers = Payers::usual();
         payers.provision(&way).await;
-        let network = Network::new(balancer.address, &fleet.ports, &timeline, payers, self.patience);
+        let network = Network::new(balancer.address, &fleet.ports, &timeline, payers, self.patience, self.habits);
 
         let consumers: Vec<_> = (0..self.consumers)
             .map(|number| tokio::spawn(Arc::clone(&network).play(number, random.another())))
@@ -109,7 +120,7 @@ impl Run {
         let book = std::mem::take(&mut *network.book.lock().unwrap());
         let accounts = book.compare_accounts(&way, payers).await;
         fleet.stop().await;
-        let audit = audit(&url, &fleet);
+        let audit = audit(self.upgrade_to.clone(), &url, &fleet);
         let records: Vec<_> = mediations.iter().flat_map(Mediation::records).collect();
         let in_records = book.compare_records(&records);
         fleet.places.iter().for_each(|place| assert_at_rest(&place.records()));
@@ -159,13 +170,18 @@ impl Run {
             stores
         });
         let mut suffering = Vec::new();
-        for (fault, every) in [(Fault::Kill, 1000), (Fault::Freeze, 4000), (Fault::Restart, 7000)] {
-            if self.faults.contains(&fault) {
+        // Those that kill take turns, so that the next instance is killed although the last one cannot start, for want of
+        // the store.
+        let killers = self.instances as u64;
+        for (fault, every, count) in [(Fault::Kill, 1000, killers), (Fault::Freeze, 4000, 1), (Fault::Restart, 7000, 1)]
+        {
+            for turn in (1..=count).filter(|_| self.faults.contains(&fault)) {
                 let (over, mut moments) = (&over, random.another());
                 suffering.push(async move {
+                    sleep(Duration::from_millis(every * turn)).await;
                     while !over.load(Ordering::Relaxed) {
-                        sleep(Duration::from_millis(every)).await;
                         fleet.suffer(fault, &mut moments).await;
+                        sleep(Duration::from_millis(every * count)).await;
                     }
                 });
             }
@@ -195,8 +211,8 @@ fn published(fleet: &Fleet) -> usize {
 }
 
 /// What `nchf audit` says, and whether all holds and all is proven.
-fn audit(url: &str, fleet: &Fleet) -> (bool, String) {
-    let mut command = Command::new(program());
+fn audit(upgraded_to: Option<OsString>, url: &str, fleet: &Fleet) -> (bool, String) {
+    let mut command = Command::new(upgraded_to.unwrap_or_else(program));
     command.args(["audit", "--store", url, "--cdr-dir"]);
     command.args(fleet.places.iter().map(|place| place.records()));
     let output = command.output().unwrap();
@@ -250,14 +266,16 @@ impl Report<'_> {
             counts.silent_in_a_freeze
         );
         println!("through the balancer {}, of these without a final answer {}", counts.balanced, counts.balanced_again);
-        println!("{:20} {:>5} {:>9} {:>9} {:>18}", "fault", "count", "lasted", "gap", "recovered in");
+        let title = ["fault", "count", "lasted", "gap", "new master", "recovered in"];
+        println!("{:20} {:>5} {:>9} {:>9} {:>10} {:>18}", title[0], title[1], title[2], title[3], title[4], title[5]);
         for (fault, figures) in self.timeline.figures() {
             let [half, longest] = figures.recovered.map(seconds);
             println!(
-                "{fault:20} {:>5} {:>9} {:>9} {:>18}",
+                "{fault:20} {:>5} {:>9} {:>9} {:>10} {:>18}",
                 figures.count,
                 seconds(figures.lasted),
                 seconds(figures.gap),
+                figures.served_again.map_or_else(|| "-".to_owned(), seconds),
                 format!("{half}, at most {longest}")
             );
         }
@@ -267,6 +285,9 @@ impl Report<'_> {
             seconds(self.timeline.slowest()),
             self.fleet.failed_starts.load(Ordering::Relaxed)
         );
+        if self.run.upgrade_to.is_some() {
+            println!("starts of the other build {}", self.fleet.upgraded.load(Ordering::Relaxed));
+        }
         let lost: Vec<_> = self.differences.iter().flat_map(|differences| &differences.lost).cloned().collect();
         let doubled: Vec<_> = self.differences.iter().flat_map(|differences| &differences.doubled).cloned().collect();
         let alarms = self.fleet.alarms();

@@ -86,7 +86,7 @@ impl Stores {
             }
             Fault::RedisPause | Fault::RedisPauseWrites => {
                 let kind = if fault == Fault::RedisPause { "ALL" } else { "WRITE" };
-                let pause = Duration::from_millis(300) + random.millis(2000);
+                let pause = Duration::from_millis(300) + random.millis(4000);
                 self.master(shard).ask(&["CLIENT", "PAUSE", &pause.as_millis().to_string(), kind]);
                 std::thread::sleep(pause);
             }
@@ -102,14 +102,16 @@ impl Stores {
                 }
             }
             Fault::ReplicaKill => {
-                self.replica(shard).kill();
+                let replica = self.replica(shard).port();
+                self.server(replica).kill();
                 std::thread::sleep(random.millis(1000));
                 self.restart_dead();
+                self.make_a_replica(replica);
             }
             Fault::FailoverKill => {
                 let old = self.master(shard).port();
                 self.master(shard).kill();
-                self.wait_for_another_master(shard, old);
+                self.wait_for_another_master(shard, old, timeline);
                 std::thread::sleep(random.millis(500));
                 self.restart_dead();
                 self.make_a_replica(old);
@@ -117,7 +119,7 @@ impl Stores {
             Fault::FailoverFreeze => {
                 let old = self.master(shard).port();
                 self.server(old).pause();
-                self.wait_for_another_master(shard, old);
+                self.wait_for_another_master(shard, old, timeline);
                 std::thread::sleep(random.millis(1000));
                 self.server(old).resume();
             }
@@ -128,14 +130,14 @@ impl Stores {
                     Self::Clustered(_) => drop(self.replica(shard).ask(&["CLUSTER", "FAILOVER"])),
                     Self::Single(_) => return,
                 }
-                self.wait_for_another_master(shard, old);
+                self.wait_for_another_master(shard, old, timeline);
             }
             Fault::Slots => self.move_some_slots(shard, random),
             Fault::Upgrade => self.upgrade(),
             Fault::Kill | Fault::Freeze | Fault::Restart => return,
         }
         self.wait_until_whole();
-        timeline.note(fault, began);
+        timeline.note_of_stores(fault, began);
     }
 
     /// All servers that hold data.
@@ -182,20 +184,22 @@ impl Stores {
         if named.len() == 1 { named[0].parse().ok() } else { None }
     }
 
-    fn wait_for_another_master(&mut self, shard: usize, old: u16) {
+    fn wait_for_another_master(&mut self, shard: usize, old: u16, timeline: &Timeline) {
         wait_for("another master", || match self {
             Self::Clustered(_) => {
                 self.shard(shard).into_iter().any(|server| server.port() != old && has_role(server, "master"))
             }
             _ => self.named_by_sentinels().is_some_and(|port| port != old && has_role(self.server(port), "master")),
         });
+        timeline.replaced();
     }
 
     fn restart_dead(&mut self) {
         self.servers().into_iter().filter(|server| server.try_ask(&["PING"]).is_err()).for_each(Server::restart);
     }
 
-    /// As the operator would, or else the sentinels after ten seconds; servers of a cluster find out by themselves.
+    /// As its configuration would that the sentinels rewrite, or else the sentinels after ten seconds; servers of a cluster
+    /// find out by themselves.
     fn make_a_replica(&mut self, port: u16) {
         if let Some(master) = self.named_by_sentinels().filter(|master| *master != port) {
             self.server(port).ask(&["REPLICAOF", "127.0.0.1", &master.to_string()]);
@@ -216,7 +220,8 @@ impl Stores {
         let is_master = |server: &&mut Server| has_role(server, "master");
         for master in self.servers().into_iter().filter(is_master) {
             for source in [&next, &today] {
-                master.ask(&["FUNCTION", "LOAD", "REPLACE", source]);
+                // One that was replaced just now, and does not know yet, takes no functions either.
+                wait_for("the functions", || master.try_ask(&["FUNCTION", "LOAD", "REPLACE", source]).is_ok());
             }
             // In a cluster all but one of them point at the one that has the key.
             let _noted = master.try_ask(&["HSET", "nchf:migrations", "2", &record]);

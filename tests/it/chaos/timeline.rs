@@ -65,6 +65,8 @@ impl fmt::Display for Fault {
 struct Happened {
     fault: Fault,
     began: u32,
+    /// When there was another master, where it was replaced.
+    replaced: Option<u32>,
     /// From here on nothing stands in the way of an answer: it runs again, replicas are there again.
     ended: u32,
 }
@@ -72,6 +74,8 @@ struct Happened {
 pub struct Timeline {
     start: Instant,
     happened: Mutex<Vec<Happened>>,
+    /// Of the fault that the stores suffer now.
+    replaced: Mutex<Option<u32>>,
     /// Frozen instances, and since when.
     frozen: Mutex<BTreeMap<usize, u32>>,
     /// When something was answered that was asked for.
@@ -88,6 +92,8 @@ pub struct Figures {
     pub lasted: u32,
     /// The longest time without any answer, during it or soon after.
     pub gap: u32,
+    /// The longest time from another master to an answer.
+    pub served_again: Option<u32>,
     /// How long after its end whatever had waited was answered: half of the times it took less, and the longest.
     pub recovered: [u32; 2],
 }
@@ -100,6 +106,7 @@ impl Timeline {
         Self {
             start: Instant::now(),
             happened: Mutex::default(),
+            replaced: Mutex::default(),
             frozen: Mutex::default(),
             answered: Mutex::default(),
             operations: Mutex::default(),
@@ -112,8 +119,18 @@ impl Timeline {
 
     /// It is over.
     pub fn note(&self, fault: Fault, began: u32) {
-        let ended = self.now();
-        lock(&self.happened).push(Happened { fault, began, ended });
+        lock(&self.happened).push(Happened { fault, began, replaced: None, ended: self.now() });
+    }
+
+    /// The same of a fault of the stores.
+    pub fn note_of_stores(&self, fault: Fault, began: u32) {
+        let replaced = lock(&self.replaced).take();
+        lock(&self.happened).push(Happened { fault, began, replaced, ended: self.now() });
+    }
+
+    /// There is another master.
+    pub fn replaced(&self) {
+        *lock(&self.replaced) = Some(self.now());
     }
 
     pub fn froze(&self, instance: usize) {
@@ -155,11 +172,13 @@ impl Timeline {
         let happened = lock(&self.happened).clone();
         let mut figures = BTreeMap::<Fault, Figures>::new();
         let mut recovered = BTreeMap::<Fault, Vec<u32>>::new();
-        for Happened { fault, began, ended } in happened {
+        for Happened { fault, began, replaced, ended } in happened {
             let of_fault = figures.entry(fault).or_default();
             of_fault.count += 1;
             of_fault.lasted = of_fault.lasted.max(ended - began);
             of_fault.gap = of_fault.gap.max(self.gap_between(began, ended + AFTER));
+            let served_again = replaced.and_then(|replaced| self.first_answer_after(replaced));
+            of_fault.served_again = of_fault.served_again.max(served_again);
             let operations = lock(&self.operations);
             let waiting = operations.iter().filter(|(sent, answered)| *sent <= ended && ended < *answered);
             let last = waiting.map(|(_, answered)| answered - ended).max();
@@ -171,6 +190,11 @@ impl Timeline {
             of_fault.recovered = [times[times.len() / 2], times[times.len() - 1]];
         }
         figures
+    }
+
+    /// How long after this moment.
+    fn first_answer_after(&self, moment: u32) -> Option<u32> {
+        lock(&self.answered).iter().filter_map(|answered| answered.checked_sub(moment)).min()
     }
 
     /// Of silences that touch this time.

@@ -1,6 +1,6 @@
 //! An instance as a process of its own, and where it keeps things.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -58,7 +58,12 @@ impl Place {
 
     /// What it said if it ended before it served.
     pub async fn try_start(&self) -> Result<Instance, Vec<String>> {
-        self.run(Command::new(program())).await
+        self.try_start_of(&program()).await
+    }
+
+    /// The same of another build.
+    pub async fn try_start_of(&self, program: &OsStr) -> Result<Instance, Vec<String>> {
+        self.run(Command::new(program)).await
     }
 
     /// No file that it writes may grow beyond some blocks of 512 octets; as on a full disk, writing is an error then.

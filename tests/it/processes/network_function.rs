@@ -1,6 +1,7 @@
 //! A network function that charges, and asks again until it is answered; and the operator who looks at the accounts.
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
+use hyper::body::Body;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper::{Method, Request};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -29,7 +31,7 @@ pub const MIB: u64 = 1_048_576;
 #[derive(Clone)]
 pub struct Way(Arc<Mutex<[Side; 2]>>);
 
-pub type Sender = SendRequest<Full<Bytes>>;
+type Sender = SendRequest<Full<Bytes>>;
 type Side = (SocketAddr, Option<Sender>);
 
 const NCHF: usize = 0;
@@ -162,7 +164,10 @@ impl Way {
     }
 }
 
-pub async fn connect(address: SocketAddr) -> Option<Sender> {
+pub async fn connect<B>(address: SocketAddr) -> Option<SendRequest<B>>
+where
+    B: Body<Data = Bytes, Error = Infallible> + Send + Unpin + 'static,
+{
     let socket = TcpStream::connect(address).await.ok()?;
     socket.set_nodelay(true).ok()?;
     let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(socket)).await.ok()?;
