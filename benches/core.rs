@@ -76,7 +76,7 @@ fn part_parse(scene: &Scene) -> Parsed {
 #[inline(never)]
 fn part_decode(scene: &Scene) -> (Account, Box<ChargingSession>) {
     let account = record::decode(black_box(&scene.account)).expect("an account");
-    (account, Box::new(record::decode(black_box(&scene.session)).expect("a session")))
+    (account, Box::new(record::decode_session(&scene.reference, black_box(&scene.session)).expect("a session")))
 }
 
 #[inline(never)]
@@ -92,8 +92,8 @@ fn part_encode(decision: &Decision) -> [Bytes; 3] {
     let change = &decision.changes.sessions[0];
     [
         record::encode(black_box(&decision.changes.account)),
-        record::encode(black_box(&change.session)),
-        record::encode(black_box(&change.entry)),
+        record::encode_session(black_box(&change.session)),
+        record::encode_entry(black_box(change.entry.as_ref().expect("an entry")), &change.session.quotas),
     ]
 }
 
@@ -147,7 +147,7 @@ impl Scene {
         for number in 1..SESSION_AGE {
             let invocation = parsed(bench::example_update(number)).invocation;
             let (operation, service) = (Operation::Update, Service::Converged);
-            app.continue_session(operation, service, reference.as_str(), &invocation).await.expect("an update");
+            app.continue_session(operation, service, reference.as_str(), invocation).await.expect("an update");
         }
         let account = app.shared.refs.account_of(reference.as_str()).expect("a reference of ours");
         let load = Load { account, session: Some(reference.clone()), index: Vec::new() };

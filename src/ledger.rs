@@ -86,7 +86,7 @@ impl App {
     }
 
     async fn journal(&self, key: &JournalKey) -> Result<Vec<Entry>, store::Error> {
-        self.store.journal(key).await?.iter().map(|bytes| record::decode(bytes)).collect()
+        record::decode_journal(&self.store.journal(key).await?)
     }
 }
 

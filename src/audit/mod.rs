@@ -150,9 +150,9 @@ impl Audit<'_> {
     /// As the journal is now; none if it is not whole.
     async fn closed_records(&self, key: AccountKey, reference: &ChargingDataRef) -> Result<Vec<Closed>, store::Error> {
         let journal = self.store.journal(&JournalKey::Session(key, reference.clone())).await?;
-        let entries: Option<Vec<Entry>> = journal.iter().map(|bytes| record::decode(bytes).ok()).collect();
-        let whole =
-            entries.filter(|entries| matches!(entries.first().map(|entry| &entry.event), Some(Event::Opened { .. })));
+        let opens =
+            |entries: &Vec<Entry>| matches!(entries.first().map(|entry| &entry.event), Some(Event::Opened { .. }));
+        let whole = record::decode_journal(&journal).ok().filter(opens);
         Ok(whole.map_or_else(Vec::new, |entries| session::closed_records(&entries)))
     }
 

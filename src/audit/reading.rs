@@ -13,6 +13,7 @@ use crate::charging::account::Account;
 use crate::charging::ids::ChargingDataRef;
 use crate::charging::journal::Entry;
 use crate::charging::session::ChargingSession;
+use crate::store::record::JournalReader;
 use crate::store::{self, AccountKey, Document, Indexed, JournalKey, List, Load, Store, Version, record};
 
 /// Readings of an account that keeps changing.
@@ -77,7 +78,9 @@ async fn attempt(
 
     let mut reader = Reader { store, report, is_damaged: false };
     let account: Option<Account> = match &document {
-        Some(document) => reader.decode(Subject::Account(key.to_string()), "its document", &document.bytes),
+        Some(document) => {
+            reader.readable(Subject::Account(key.to_string()), "its document", record::decode(&document.bytes))
+        }
         None => None,
     };
     let name = account.as_ref().map_or_else(|| key.to_string(), |account| account.id.as_str().to_owned());
@@ -88,7 +91,10 @@ async fn attempt(
         let subject = || Subject::Session(reference.to_string());
         reader.is_damaged = false;
         let session = match document {
-            Some(document) => reader.decode(subject(), "its document", &document.bytes),
+            Some(document) => {
+                let session = record::decode_session(reference, &document.bytes);
+                reader.readable(subject(), "its document", session)
+            }
             None => None,
         };
         let journal = reader.journal(&JournalKey::Session(key, reference.clone()), subject()).await?;
@@ -119,8 +125,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn decode<T: serde::de::DeserializeOwned>(&mut self, subject: Subject, what: &str, bytes: &[u8]) -> Option<T> {
-        let decoded = record::decode(bytes);
+    fn readable<T>(&mut self, subject: Subject, what: &str, decoded: Result<T, store::Error>) -> Option<T> {
         decoded.map_err(|error| self.found_unreadable(subject, what, error)).ok()
     }
 
@@ -134,9 +139,10 @@ impl Reader<'_> {
             Err(error) => return Err(error),
         };
         self.report.counts.entries += entries.len() as u64;
+        let mut reader = JournalReader::default();
         let numbered = entries.iter().enumerate();
         let decode = |(at, bytes): (usize, &bytes::Bytes)| {
-            self.decode(subject.clone(), &format!("entry {at} of its journal"), bytes)
+            self.readable(subject.clone(), &format!("entry {at} of its journal"), reader.decode(bytes))
         };
         Ok(numbered.filter_map(decode).collect())
     }

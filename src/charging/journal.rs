@@ -279,7 +279,7 @@ impl From<StoredMove<BalanceId>> for Move {
 
 impl MoveKind {
     /// The balance before a move, where the kind says the direction.
-    fn before(self, amount: Amount, after: Amount) -> Option<Amount> {
+    pub(super) fn before(self, amount: Amount, after: Amount) -> Option<Amount> {
         match self {
             Self::Credit => after.minus(amount),
             Self::Debit | Self::Expire => after.plus(amount),

@@ -15,6 +15,7 @@
 pub mod account;
 pub mod cdr;
 pub mod command;
+pub mod compact;
 pub mod decide;
 pub mod decision;
 pub mod explain;

@@ -1,6 +1,6 @@
-//! Short spellings of what documents and journals repeat in each record: UUIDs as sixteen bytes, the names of well-known
-//! triggers as numbers. Only for formats that are not made for reading; and whatever has no short spelling keeps its
-//! own. Both spellings are read, so text written before stays readable.
+//! Short spellings of what sessions and journals repeat, in MessagePack, which they once were written in and are read in
+//! for good (now, see `compact`): UUIDs as sixteen bytes, the names of well-known triggers as numbers. Whatever has no
+//! short spelling keeps its own. Both spellings are read, so text written before stays readable.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use serde::ser::Serializer;
 use uuid::Uuid;
 
 /// `triggerType` names by number. The numbers are stored: names are added at the end, and none is ever removed.
-const TRIGGERS: [&str; 32] = [
+pub(super) const TRIGGERS: [&str; 32] = [
     "QUOTA_THRESHOLD",
     "QHT",
     "FINAL",

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// Milliseconds since 1970-01-01T00:00:00Z.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(from = "i64", into = "i64")]
 pub struct Timestamp(i64);
 
 impl Timestamp {
@@ -63,6 +63,19 @@ impl Timestamp {
     /// RFC 3339 in UTC, with milliseconds: the spelling of every time that leaves the program as text.
     pub fn rfc3339(self) -> String {
         format!("{:.3}", self.on_calendar())
+    }
+}
+
+/// As [`Timestamp::from_millis`]: no calendar names more, whatever was stored.
+impl From<i64> for Timestamp {
+    fn from(millis: i64) -> Self {
+        Self::from_millis(millis)
+    }
+}
+
+impl From<Timestamp> for i64 {
+    fn from(at: Timestamp) -> Self {
+        at.millis()
     }
 }
 

@@ -183,8 +183,7 @@ impl App {
     async fn attempt_to_maintain(&self, load: &Load, cause: &Maintenance, fate: &mut Fate) -> Result<bool, Failure> {
         let mut snapshot = self.store.load(load).await?;
         for _ in 0..ATTEMPTS {
-            let Some(document) = &snapshot.session else { return Ok(false) };
-            let session = decode(document)?;
+            let Some(session) = session_of(&snapshot, load)? else { return Ok(false) };
             let account: Option<Account> = snapshot.account.as_ref().map(decode).transpose()?;
             let version = Version::of(snapshot.account.as_ref());
             let catalog = self.shared.catalog();
@@ -201,7 +200,7 @@ impl App {
                 }
                 continue;
             };
-            let versions = [document.version, Version::ABSENT];
+            let versions = [Version::of(snapshot.session.as_ref()), Version::ABSENT];
             let commit = self.commit_of(load.account, &snapshot, versions, &changes, context.now);
             match self.commit(&commit, load, fate).await? {
                 None => return Ok(true),
@@ -300,7 +299,8 @@ impl App {
     pub async fn session(&self, reference: &ChargingDataRef) -> Result<Option<ChargingSession>, store::Error> {
         let Some(account) = self.shared.refs.account_of(reference.as_str()) else { return Ok(None) };
         let found = self.store.sessions(account, std::slice::from_ref(reference)).await?;
-        found.iter().flatten().next().map(decode).transpose()
+        let found = found.iter().flatten().next();
+        found.map(|document| record::decode_session(reference, &document.bytes)).transpose()
     }
 
     /// What to decide over what was read, and the version of the second session that it may change.
@@ -310,7 +310,7 @@ impl App {
         load: &Load,
         snapshot: &Snapshot,
     ) -> Result<(Command<'a>, Version), Failure> {
-        let session: Option<ChargingSession> = snapshot.session.as_ref().map(decode).transpose()?;
+        let session = session_of(snapshot, load)?;
         match asked {
             Asked::Create { opening, payer, pdu_session } => {
                 let (same_pdu_session, superseded_version) = match snapshot.index.first().and_then(Option::as_ref) {
@@ -364,12 +364,12 @@ impl App {
         origin: Origin,
     ) -> Result<(Option<ChargingSession>, Version), Failure> {
         let reference = ChargingDataRef::new(String::from_utf8_lossy(known));
-        let found = self.store.load(&Load { account, session: Some(reference), index: Vec::new() }).await?;
+        let load = Load { account, session: Some(reference), index: Vec::new() };
+        let found = self.store.load(&load).await?;
         if !found.origin.fits(origin) {
             return Err(store::Error::unavailable(Applied::No, "the store was replaced in between").into());
         }
-        let session = found.session.as_ref().map(decode).transpose()?;
-        Ok((session, Version::of(found.session.as_ref())))
+        Ok((session_of(&found, &load)?, Version::of(found.session.as_ref())))
     }
 
     fn commit_of(
@@ -431,7 +431,7 @@ impl App {
             Err(refusal) => return Ok(Err(refusal)),
         };
         let commit = Commit {
-            account_journal: entry.as_ref().map(record::encode),
+            account_journal: entry.as_ref().map(|entry| record::encode_entry(entry, &[])),
             ..account_commit(key, &Snapshot::default(), &account)
         };
         match self.store.commit(&commit).await {
@@ -483,7 +483,7 @@ impl App {
             };
             let outgoing = Outgoing::Credited { account: key.to_string().into() };
             let commit = Commit {
-                account_journal: Some(record::encode(&entry)),
+                account_journal: Some(record::encode_entry(&entry, &[])),
                 outbox: vec![outbox_entry(&outgoing)],
                 // For ever: a reference credits once, however late it comes again.
                 index: vec![IndexWrite { key: reference, value: record::encode(&now), lives_for: None }],
@@ -552,6 +552,11 @@ fn decode<T: serde::de::DeserializeOwned>(document: &Document) -> Result<T, stor
     record::decode(&document.bytes)
 }
 
+fn session_of(snapshot: &Snapshot, load: &Load) -> Result<Option<ChargingSession>, store::Error> {
+    let found = load.session.as_ref().zip(snapshot.session.as_ref());
+    found.map(|(reference, document)| record::decode_session(reference, &document.bytes)).transpose()
+}
+
 fn reading(snapshot: &Snapshot, load: &Load) -> Reading {
     Reading {
         origin: snapshot.origin,
@@ -591,7 +596,7 @@ fn write(change: &SessionChange, expected: Version, now: Timestamp) -> SessionWr
     SessionWrite {
         key: change.session.reference.clone(),
         expected,
-        document: record::encode(&change.session),
+        document: record::encode_session(&change.session),
         lives_for: change.lives_for,
         timer: match change.timer {
             Timer::Keep => TimerWrite::Keep,
@@ -603,7 +608,7 @@ fn write(change: &SessionChange, expected: Version, now: Timestamp) -> SessionWr
             Listed::Opened => Listing::Open(change.session.opened_at),
             Listed::Closed => Listing::Closed(now),
         },
-        journal: change.entry.as_ref().map(record::encode),
+        journal: change.entry.as_ref().map(|entry| record::encode_entry(entry, &change.session.quotas)),
     }
 }
 

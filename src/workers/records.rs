@@ -424,7 +424,7 @@ impl<P: Place> Exporter<P> {
         let has_ended = *has_ended || self.app.session(session).await?.is_none_or(|session| session.is_closed());
         let lives_for = if has_ended { self.times.retention } else { WHILE_OPEN };
         let published = Published { part: *part, local_record_sequence_number: number, file: file.into() };
-        let entry = record::encode(&Entry::published(self.app.shared.clock.now(), published));
+        let entry = record::encode_entry(&Entry::published(self.app.shared.clock.now(), published), &[]);
         self.app.store.retire(account, session, Some(entry), lives_for).await?;
         Ok(())
     }

@@ -123,7 +123,7 @@ async fn check(app: &App, reference: ChargingDataRef) -> Result<Option<Held>, st
     let load = Load { account, session: Some(reference.clone()), index: Vec::new() };
     let snapshot = app.store.load(&load).await?;
     let Some(document) = snapshot.session else { return Ok(None) };
-    let session: ChargingSession = record::decode(&document.bytes)?;
+    let session = record::decode_session(&reference, &document.bytes)?;
     let Some(due_at) = session.due_at(&app.shared.rules) else { return Ok(None) };
     let payer: Option<Account> = snapshot.account.as_ref().map(|found| record::decode(&found.bytes)).transpose()?;
     let held = Held::of(&session, payer.as_ref());

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use nchf::charging::account::Account;
 use nchf::charging::money::Amount;
-use nchf::charging::session::ChargingSession;
 use nchf::charging::time::Span;
 use nchf::store::redis::RedisStore;
 use nchf::store::{Commit, Error, Reading, Store, TimerWrite, record};
@@ -82,9 +81,10 @@ impl Mutant {
         match self {
             Self::NoReplayMemory => {
                 for write in &mut commit.sessions {
-                    let mut session: ChargingSession = record::decode(&write.document).expect("what was encoded");
+                    let session = record::decode_session(&write.key, &write.document);
+                    let mut session = session.expect("what was encoded");
                     session.remembered.clear();
-                    write.document = record::encode(&session);
+                    write.document = record::encode_session(&session);
                 }
             }
             Self::FloatMoney => {

@@ -50,7 +50,7 @@ impl<'a> Hand<'a> {
         let found = self.store().load(&load).await.unwrap();
         let (account, session) = (found.account.unwrap(), found.session.unwrap());
         let decoded = (record::decode(&account.bytes).unwrap(), account.version);
-        (decoded, (record::decode(&session.bytes).unwrap(), session.version))
+        (decoded, (record::decode_session(&self.session, &session.bytes).unwrap(), session.version))
     }
 
     async fn commit(&self, account: Option<Bytes>, session: Option<SessionWrite>) {
@@ -80,7 +80,7 @@ impl<'a> Hand<'a> {
         let mut write = SessionWrite {
             key: self.session.clone(),
             expected,
-            document: record::encode(&session),
+            document: record::encode_session(&session),
             lives_for: Span::from_secs(1_000_000),
             timer: TimerWrite::Keep,
             listing: Listing::Keep,
@@ -93,12 +93,12 @@ impl<'a> Hand<'a> {
     async fn change_session(&self, change: impl FnOnce(&mut ChargingSession)) {
         let (_, (mut session, _)) = self.documents().await;
         change(&mut session);
-        self.write(|write| write.document = record::encode(&session)).await;
+        self.write(|write| write.document = record::encode_session(&session)).await;
     }
 
     async fn journal(&self) -> Vec<Entry> {
         let key = JournalKey::Session(self.account, self.session.clone());
-        self.store().journal(&key).await.unwrap().iter().map(|bytes| record::decode(bytes).unwrap()).collect()
+        record::decode_journal(&self.store().journal(&key).await.unwrap()).unwrap()
     }
 
     /// Without a time to live, as the journal of an open session.

@@ -16,6 +16,7 @@ mod replays;
 mod results;
 mod sessions;
 mod sizes;
+mod stored;
 
 mod table;
 pub mod world;

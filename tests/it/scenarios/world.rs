@@ -18,7 +18,7 @@ use nchf::charging::session::{ChargingSession, Consumer, Operation, Service};
 use nchf::charging::tariff::{Catalog, PlanInForce, TariffPlan};
 use nchf::charging::time::{Span, Timestamp};
 use nchf::http::nchf::fingerprint::fingerprint;
-use nchf::store::record;
+use nchf::store::record::{self, JournalReader};
 
 use super::demo;
 
@@ -30,6 +30,8 @@ pub struct World {
     pub accounts: BTreeMap<AccountId, Account>,
     pub sessions: BTreeMap<ChargingDataRef, ChargingSession>,
     pub journals: BTreeMap<ChargingDataRef, Vec<Entry>>,
+    /// Those that have read the journals so far.
+    readers: BTreeMap<ChargingDataRef, JournalReader>,
     pub index: BTreeMap<u128, ChargingDataRef>,
     /// The entries and the outgoing work of the last commit.
     pub last_entries: Vec<Entry>,
@@ -119,6 +121,7 @@ impl World {
             accounts: BTreeMap::new(),
             sessions: BTreeMap::new(),
             journals: BTreeMap::new(),
+            readers: BTreeMap::new(),
             index: BTreeMap::new(),
             last_entries: Vec::new(),
             last_outbox: Vec::new(),
@@ -270,9 +273,14 @@ impl World {
             let reference = change.session.reference.clone();
             if let Some(entry) = change.entry {
                 self.last_entries.push(entry.clone());
-                self.journals.entry(reference.clone()).or_default().push(stored(&entry));
+                let reader = self.readers.entry(reference.clone()).or_default();
+                let stored = record::encode_entry(&entry, &change.session.quotas);
+                assert_eq!(reader.decode(&stored).unwrap(), entry);
+                self.journals.entry(reference.clone()).or_default().push(entry);
             }
-            self.sessions.insert(reference, stored(&change.session));
+            let stored = record::encode_session(&change.session);
+            assert_eq!(record::decode_session(&reference, &stored).unwrap(), change.session);
+            self.sessions.insert(reference, change.session);
         }
         for change in changes.index {
             self.index.insert(change.key, change.leads_to);

@@ -3,22 +3,24 @@
 use std::fmt::Debug;
 
 use nchf::charging::account::Account;
-use nchf::charging::command::Subscriber;
+use nchf::charging::command::{QuotaKey, Subscriber};
 use nchf::charging::decision::Outgoing;
-use nchf::charging::journal::Entry;
-use nchf::charging::session::ChargingSession;
+use nchf::charging::ids::ChargingDataRef;
+use nchf::charging::session::{ChargingSession, Quota};
 use nchf::charging::tariff::TariffPlan;
-use nchf::store::record;
+use nchf::store::record::JournalReader;
+use nchf::store::{self, record};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// The first byte says which kind of document follows. It cannot be read, or is written and read again as it was.
+/// Sessions and entries have two forms: what is read in one is written in the other.
 pub fn stored(data: &[u8]) {
     let Some((kind, bytes)) = data.split_first() else { return };
     match kind {
         b'a' => reads_back::<Account>(bytes),
-        b's' => reads_back::<ChargingSession>(bytes),
-        b'e' => reads_back::<Entry>(bytes),
+        b's' => session(bytes),
+        b'e' => entry(bytes),
         b'o' => reads_back::<Outgoing>(bytes),
         b'u' => reads_back::<Subscriber>(bytes),
         b'p' => reads_back::<TariffPlan>(bytes),
@@ -27,12 +29,41 @@ pub fn stored(data: &[u8]) {
 }
 
 fn reads_back<T: Serialize + DeserializeOwned + PartialEq + Debug>(bytes: &[u8]) {
-    let document: T = match record::decode(bytes) {
-        Ok(document) => document,
-        Err(error) => return assert!(!error.to_string().is_empty()),
-    };
+    let Some(document) = readable(record::decode::<T>(bytes)) else { return };
     let written = record::encode(&document);
     let again: T = record::decode(&written).expect("what was encoded decodes");
     assert_eq!(document, again);
     assert_eq!(written, record::encode(&again));
+}
+
+fn session(bytes: &[u8]) {
+    let key = ChargingDataRef::new("0w3ge1r70w3ge1r70w3z5ej4fk8ty81htpa2ex8m");
+    let Some(session) = readable(record::decode_session(&key, bytes)) else { return };
+    let written = record::encode_session(&session);
+    // The key says the reference, whatever an old document has said.
+    let session = ChargingSession { reference: key.clone(), ..session };
+    assert_eq!(record::decode_session(&key, &written).expect("what was encoded decodes"), session);
+    assert_eq!(record::encode_session(&session), written);
+    assert_eq!(record::decode_session(&key, &record::encode(&session)).expect("the old form"), session);
+}
+
+fn entry(bytes: &[u8]) {
+    let decode = |bytes: &[u8]| JournalReader::default().decode(bytes);
+    let Some(entry) = readable(decode(bytes)) else { return };
+    // With quotas or without, which entries between may have introduced.
+    let news = entry.event.invocation().into_iter().flat_map(|request| &request.quotas);
+    let of_new = |key: &QuotaKey| {
+        let key = key.clone();
+        Quota { key, grant: None, used: 0, last_code: None, final_unit: false, expired: false }
+    };
+    for quotas in [Vec::new(), news.map(of_new).collect()] {
+        let written = record::encode_entry(&entry, &quotas);
+        assert_eq!(decode(&written).expect("what was encoded decodes"), entry);
+        assert_eq!(record::encode_entry(&entry, &quotas), written);
+    }
+    assert_eq!(decode(&record::encode(&entry)).expect("the old form"), entry);
+}
+
+fn readable<T>(document: Result<T, store::Error>) -> Option<T> {
+    document.map_err(|error| assert!(!error.to_string().is_empty())).ok()
 }
