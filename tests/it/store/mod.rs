@@ -8,6 +8,7 @@ mod properties;
 pub mod redis;
 mod redis_cost;
 mod redis_faults;
+mod redis_memory;
 mod redis_rules;
 mod redis_tls;
 pub mod sentinel;

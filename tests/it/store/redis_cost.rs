@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use nchf::charging::ids::ChargingDataRef;
 use nchf::charging::time::Span;
+use nchf::floor::SIZES;
 use nchf::store::redis::{RedisStore, Settings};
 use nchf::store::{
     AccountKey, Commit, Durability, Listing, Load, Partition, RefCodec, SessionWrite, Store, TimerWrite, Version,
@@ -17,12 +18,7 @@ use tokio::time::Instant;
 use super::place::{QUEUES, at, leaves};
 use super::server::Server;
 
-/// Sizes of the documents of a session with two rating groups.
-const ACCOUNT: usize = 300;
-const SESSION: usize = 420;
-const ENTRY: usize = 160;
-
-async fn open(server: &Server) -> Rc<RedisStore> {
+pub async fn open(server: &Server) -> Rc<RedisStore> {
     let settings = Settings { durability: Durability::Memory, ..Settings::new(server.url()) };
     Rc::new(RedisStore::open(Settings { deadline: Duration::from_secs(10), ..settings }).await.unwrap())
 }
@@ -42,13 +38,17 @@ fn update(store: &RedisStore, account: AccountKey, version: u64) -> Commit {
     let session = SessionWrite {
         key: key(store, account),
         expected: Version(version),
-        document: filled(SESSION),
+        document: filled(SIZES.session),
         lives_for: Span::from_secs(7 * 86_400),
         timer: TimerWrite::Keep,
         listing: Listing::Keep,
-        journal: Some(filled(ENTRY)),
+        journal: Some(filled(SIZES.entry)),
     };
-    Commit { account_document: Some(filled(ACCOUNT)), sessions: vec![session], ..leaves(account, Version(version)) }
+    Commit {
+        account_document: Some(filled(SIZES.account)),
+        sessions: vec![session],
+        ..leaves(account, Version(version))
+    }
 }
 
 #[test]
@@ -162,48 +162,11 @@ async fn look(server: &Server, store: &RedisStore, holding: &str) {
     );
 }
 
-#[test]
-#[ignore = "measures; needs memory"]
-fn costs_of_an_open_session_in_memory() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    LocalSet::new().block_on(&runtime, measure_memory());
-}
-
-async fn measure_memory() {
-    let server = Server::redis(&[]);
-    let store = open(&server).await;
-    let account = |account, _| Commit { account_document: Some(filled(ACCOUNT)), ..leaves(account, Version(0)) };
-    let session = |account, number| {
-        let mut commit = Commit { account_document: None, ..update(&store, account, 0) };
-        commit.account_expected = Version(1);
-        commit.sessions[0].journal = None;
-        commit.sessions[0].timer = TimerWrite::At(at(number));
-        commit.sessions[0].listing = Listing::Open(at(number));
-        commit
-    };
-    let entry = |account, _| Commit { account_document: None, ..update(&store, account, 1) };
-    println!("an account            {:5.0} bytes", bytes_each(&server, &store, account).await);
-    println!("its open session      {:5.0} bytes", bytes_each(&server, &store, session).await);
-    println!("its first journal entry {:3.0} bytes", bytes_each(&server, &store, entry).await);
-}
-
-/// Makes one commit for each of many accounts; answers by how much Redis grew for each.
-async fn bytes_each(server: &Server, store: &RedisStore, commit: impl Fn(AccountKey, i64) -> Commit) -> f64 {
-    const ACCOUNTS: u32 = 300_000;
-    let before = field(server, "memory", "used_memory");
-    for number in 0..ACCOUNTS {
-        // Spread over the partitions, as a hash would.
-        let account = AccountKey(u64::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        store.commit(&commit(account, i64::from(number))).await.unwrap();
-    }
-    (field(server, "memory", "used_memory") - before) / f64::from(ACCOUNTS)
-}
-
 fn redis_cpu(server: &Server) -> f64 {
     field(server, "cpu", "used_cpu_user_main_thread") + field(server, "cpu", "used_cpu_sys_main_thread")
 }
 
-fn field(server: &Server, section: &str, name: &str) -> f64 {
+pub fn field(server: &Server, section: &str, name: &str) -> f64 {
     let info = server.ask_text(&["INFO", section]);
     let line = info.lines().find_map(|line| line.strip_prefix(&format!("{name}:"))).unwrap();
     line.parse().unwrap()
