@@ -41,9 +41,10 @@ pub struct Args {
     /// Updates in each session, where it has an end
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub updates: u32,
-    /// First of the subscribers that are charged in turn
-    #[arg(long, value_name = "SUPI", default_value = "imsi-001010000000001")]
-    pub first_subscriber: String,
+    /// First of the subscribers that are charged in turn [default: the demo's first; beyond 1000 subscribers
+    /// imsi-001010001000001, since some of the demo's are blocked or have nothing]
+    #[arg(long, value_name = "SUPI")]
+    pub first_subscriber: Option<String>,
     /// Subscribers in that row [default: 1000, or as many as sessions are open at once]
     #[arg(long, value_name = "N")]
     pub subscribers: Option<u64>,
@@ -105,6 +106,13 @@ pub enum Scenario {
     OpenSessions,
 }
 
+/// The subscribers of the demo that are all alike.
+const DEMO_FIRST: &str = "imsi-001010000000001";
+const DEMO_COUNT: u64 = 1000;
+
+/// Where a longer row begins: behind all of the demo.
+const BEYOND_DEMO: &str = "imsi-001010001000001";
+
 /// Sessions open at once where many are the point.
 const MANY_SESSIONS: usize = 10_000;
 
@@ -127,7 +135,12 @@ impl Args {
     }
 
     pub(super) fn subscribers_in_row(&self) -> u64 {
-        self.subscribers.unwrap_or_else(|| (self.sessions_at_once() as u64).max(1000))
+        self.subscribers.unwrap_or_else(|| (self.sessions_at_once() as u64).max(DEMO_COUNT))
+    }
+
+    pub(super) fn first_subscriber(&self) -> &str {
+        let default = if self.subscribers_in_row() > DEMO_COUNT { BEYOND_DEMO } else { DEMO_FIRST };
+        self.first_subscriber.as_deref().unwrap_or(default)
     }
 }
 

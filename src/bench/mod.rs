@@ -110,8 +110,8 @@ fn example(operation: Operation, number: u32) -> String {
 
 fn subscribers(args: &Args) -> Result<Subscribers, Error> {
     let (count, sessions) = (args.subscribers_in_row(), args.sessions_at_once());
-    let subscribers = Subscribers::new(&args.first_subscriber, count)
-        .ok_or_else(|| Error::Subscribers(args.first_subscriber.clone()))?;
+    let subscribers = Subscribers::new(args.first_subscriber(), count)
+        .ok_or_else(|| Error::Subscribers(args.first_subscriber().to_owned()))?;
     if subscribers.sessions_max() < sessions as u64 {
         let needed = (sessions as u64).div_ceil(subscribers.sessions_max() / count);
         return Err(Error::TooFewSubscribers { subscribers: count, sessions, needed });

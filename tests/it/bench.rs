@@ -119,6 +119,11 @@ async fn what_a_run_needs_can_be_provisioned_and_is_credited_once() {
     assert_all_right(&run(args(&running, more)).await);
     assert_eq!(world.balance("bench-2-0", "main", "amount").await, "999999.970000");
     assert_eq!(world.balance("bench-2-1", "main", "amount").await, "999999.980000");
+
+    // A row that is longer than the demo's passes by those of its subscribers that are blocked or have nothing.
+    assert_all_right(&run(args(&running, "--provision --subscribers 1001 --duration-secs 60 --sessions 9")).await);
+    let subscriber = world.get("/admin/v1/subscribers/imsi-001010001001001").await.json();
+    assert_eq!(subscriber["tariffPlanId"], "bench");
 }
 
 #[tokio::test]
