@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use crate::app::{App, RequestLimits};
+use crate::app::{App, RequestLimits, Shared};
 use crate::charging::account::Account;
 use crate::charging::command::{Create, Credit, Invocation, OneTime, Subscriber};
 use crate::charging::decide::{Command, Context, decide};
@@ -18,6 +18,7 @@ use crate::charging::maintain::{Maintenance, maintain};
 use crate::charging::money::Amount;
 use crate::charging::operator::{self, Refusal};
 use crate::charging::session::{ChargingSession, Operation, Service};
+use crate::charging::tariff::Catalog;
 use crate::charging::time::Timestamp;
 use crate::request::Continuation;
 pub use crate::request::{Done, Failure, Fate};
@@ -131,12 +132,7 @@ impl App {
             let version = Version::of(snapshot.account.as_ref());
             let command = self.command(&asked, load, &snapshot).await;
             let catalog = self.shared.catalog();
-            let context = Context {
-                now: self.shared.clock.now(),
-                catalog: &catalog,
-                rules: &self.shared.rules,
-                account_version: version.next().0,
-            };
+            let context = self.context(&catalog, version.next());
             let decided = command.and_then(|(command, second_version)| {
                 let decision = decide(&context, account, command)?;
                 Ok((decision, second_version))
@@ -187,12 +183,7 @@ impl App {
             let account: Option<Account> = snapshot.account.as_ref().map(decode).transpose()?;
             let version = Version::of(snapshot.account.as_ref());
             let catalog = self.shared.catalog();
-            let context = Context {
-                now: self.shared.clock.now(),
-                catalog: &catalog,
-                rules: &self.shared.rules,
-                account_version: version.next().0,
-            };
+            let context = self.context(&catalog, version.next());
             let Some(changes) = maintain(&context, account, session, cause.clone()) else {
                 match self.confirm(&snapshot, load, fate).await? {
                     None => return Ok(false),
@@ -208,6 +199,12 @@ impl App {
             }
         }
         Err(Failure::Contended)
+    }
+
+    /// What a decision may know now. `account` is the version that the account has after it.
+    fn context<'a>(&'a self, catalog: &'a Catalog, account: Version) -> Context<'a> {
+        let Shared { clock, rules, .. } = &*self.shared;
+        Context { now: clock.now(), catalog, rules, account_version: account.0 }
     }
 
     /// Commits. Answers what is there instead, when it did not hold or nobody knows: decided again over that, it either

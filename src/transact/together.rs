@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until};
 use super::{ATTEMPTS, Asked, add_changes, decode, done, unchanged};
 use crate::app::App;
 use crate::charging::account::Account;
-use crate::charging::decide::{Context, decide};
+use crate::charging::decide::decide;
 use crate::charging::decision::Decision;
 use crate::request::{Continuation, Done, Failure, Fate, Standing};
 use crate::store::{self, Applied, Load, Snapshot, Version, record};
@@ -120,8 +120,8 @@ impl App {
         let mut decided = Vec::with_capacity(group.len());
         let mut writes = 0;
         for ((standing, load), read) in group.drain(..).zip(&loads).zip(&snapshots) {
-            let account_version = commit.account_expected.0 + writes + 1;
-            match self.decide_one(&standing.asked, load, read, account.clone(), account_version).await {
+            let version = Version(commit.account_expected.0 + writes + 1);
+            match self.decide_one(&standing.asked, load, read, account.clone(), version).await {
                 Ok(mut decision) if decision.replayed.is_none() => {
                     if let Some(changed) = decision.changes.account.take() {
                         account = Some(changed);
@@ -169,13 +169,11 @@ impl App {
         load: &Load,
         read: &Snapshot,
         account: Option<Account>,
-        account_version: u64,
+        version: Version,
     ) -> Result<Decision, Failure> {
         let (command, _) = self.command(&Asked::from(asked), load, read).await?;
         let catalog = self.shared.catalog();
-        let context =
-            Context { now: self.shared.clock.now(), catalog: &catalog, rules: &self.shared.rules, account_version };
-        Ok(decide(&context, account, command)?)
+        Ok(decide(&self.context(&catalog, version), account, command)?)
     }
 }
 
