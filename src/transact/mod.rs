@@ -115,7 +115,8 @@ impl App {
                 let done = self.continue_alone(&asked, &mut fate).await;
                 fate.tell(done)
             }
-            None => self.continue_in_line(asked, fate).await,
+            // Rare, and much larger than what goes on in the other case.
+            None => Box::pin(self.continue_in_line(asked, fate)).await,
         }
     }
 

@@ -32,8 +32,8 @@ const WORDS: [&str; 12] = [
 ];
 
 pub fn number_of(word: &str) -> Option<u64> {
-    let all = (FIRST_WORD..).zip(WORDS).chain((FIRST_TRIGGER..).zip(TRIGGERS));
-    all.into_iter().find(|(_, known)| *known == word).map(|(number, _)| number)
+    let mut all = (FIRST_WORD..).zip(&WORDS).chain((FIRST_TRIGGER..).zip(&TRIGGERS));
+    all.find(|(_, known)| **known == word).map(|(number, _)| number)
 }
 
 pub fn word(number: u64) -> Option<&'static str> {

@@ -18,6 +18,7 @@ use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use tokio::time::timeout;
 
 use super::admission::Permit;
@@ -151,8 +152,8 @@ struct Incoming {
 impl<S: Send + Sync> axum::extract::FromRequest<S> for Incoming {
     type Rejection = std::convert::Infallible;
 
-    async fn from_request(request: axum::extract::Request, state: &S) -> Result<Self, Self::Rejection> {
-        let headers = request.headers().clone();
+    async fn from_request(mut request: axum::extract::Request, state: &S) -> Result<Self, Self::Rejection> {
+        let headers = std::mem::take(request.headers_mut());
         Ok(Self { headers, body: Bytes::from_request(request, state).await })
     }
 }
@@ -195,7 +196,8 @@ impl Nchf {
         let Parsed { invocation, one_time, identities } = parsed;
         let opening = Opening { invocation, service, one_time, identities, pdu_session };
         let app = self.app.clone();
-        match self.in_time(permit, async move { app.create(&opening).await }).await {
+        let work = Box::pin(async move { app.create(&opening).await });
+        match self.in_time(permit, work).await {
             Some(Ok(done)) => {
                 let location = self.location(service, &uri, &request.headers, &done);
                 let body = render::charging_data_response(&done.answer, &done.session, &self.settings.charging);
@@ -220,8 +222,10 @@ impl Nchf {
             Ok(parsed) => parsed.invocation,
             Err(problem) => return measured.end_with_problem(problem),
         };
+        // What came takes more room than what was read of it, and others need that while the store is asked.
+        drop(request);
         let app = self.app.clone();
-        let work = async move { app.continue_session(operation, service, &reference, invocation).await };
+        let work = Box::pin(async move { app.continue_session(operation, service, &reference, invocation).await });
         match self.in_time(permit, work).await {
             Some(Ok(done)) => {
                 let response = self.continued(&done);
@@ -235,10 +239,12 @@ impl Nchf {
     /// Works in a task of its own, so that the consumer's going away changes nothing: what is committed must also be
     /// answered to its copy. A consumer that stays is answered in time, whatever the work still waits for. `None` when
     /// it panicked.
+    ///
+    /// The work is on the heap from the start: a future is moved several times before it runs, and this one is large.
     async fn in_time(
         &self,
         permit: Permit,
-        work: impl Future<Output = Result<Done, Failure>> + Send + 'static,
+        work: BoxFuture<'static, Result<Done, Failure>>,
     ) -> Option<Result<Done, Failure>> {
         let working = tokio::spawn(async move {
             let _in_work = permit;

@@ -1,7 +1,10 @@
 //! From the core's answer to the body that goes out. Pure: the same answer gives the same bytes, whichever instance
 //! renders it, so a replay is the same to the byte.
 
+use std::sync::LazyLock;
+
 use axum::http::StatusCode;
+use serde_json::value::{RawValue, to_raw_value};
 
 use super::wire::response::{
     ChargingDataResponse, FinalUnitIndication, GrantedUnit, InvocationResult, MultipleUnitInformation,
@@ -65,29 +68,23 @@ fn granted_kind(result: &GroupResult) -> Option<UnitKind> {
     [UnitKind::Seconds, UnitKind::Octets, UnitKind::Events].into_iter().find(|kind| granted.of(*kind).is_some())
 }
 
-/// Each value of a grant with the trigger that makes the consumer act on it: some act on nothing else.
-fn triggers(result: &GroupResult) -> &'static [Trigger] {
-    const fn now(trigger_type: &'static str) -> Trigger {
-        Trigger { trigger_type, trigger_category: "IMMEDIATE_REPORT" }
-    }
-    const EXHAUSTED: Trigger = now("QUOTA_EXHAUSTED");
-    const THRESHOLD: Trigger = now("QUOTA_THRESHOLD");
-    const VALIDITY: Trigger = now("VALIDITY_TIME");
-    const HOLDING: Trigger = now("QHT");
+/// Each value of a grant with the trigger that makes the consumer act on it: some act on nothing else. These lists are
+/// half of an answer, so they are written once and for all.
+fn triggers(result: &GroupResult) -> Option<&'static RawValue> {
+    static LISTS: LazyLock<[Box<RawValue>; 8]> = LazyLock::new(|| std::array::from_fn(list_of_triggers));
 
-    if result.granted.is_none() {
-        return &[];
-    }
-    match (result.threshold.is_some(), result.validity_secs.is_some(), result.holding_secs.is_some()) {
-        (false, false, false) => &[EXHAUSTED],
-        (false, false, true) => &[EXHAUSTED, HOLDING],
-        (false, true, false) => &[EXHAUSTED, VALIDITY],
-        (false, true, true) => &[EXHAUSTED, VALIDITY, HOLDING],
-        (true, false, false) => &[EXHAUSTED, THRESHOLD],
-        (true, false, true) => &[EXHAUSTED, THRESHOLD, HOLDING],
-        (true, true, false) => &[EXHAUSTED, THRESHOLD, VALIDITY],
-        (true, true, true) => &[EXHAUSTED, THRESHOLD, VALIDITY, HOLDING],
-    }
+    result.granted?;
+    let with = [result.threshold.is_some(), result.validity_secs.is_some(), result.holding_secs.is_some()];
+    Some(&LISTS[with.iter().fold(0, |number, is_there| number << 1 | usize::from(*is_there))])
+}
+
+/// The bits of the number say what a grant comes with: a threshold, a validity time, a holding time.
+fn list_of_triggers(number: usize) -> Box<RawValue> {
+    let names = [(0b100, "QUOTA_THRESHOLD"), (0b010, "VALIDITY_TIME"), (0b001, "QHT")];
+    let names = names.into_iter().filter(|(bit, _)| number & bit != 0).map(|(_, name)| name);
+    let now = |trigger_type| Trigger { trigger_type, trigger_category: "IMMEDIATE_REPORT" };
+    let list: Vec<Trigger> = std::iter::once("QUOTA_EXHAUSTED").chain(names).map(now).collect();
+    to_raw_value(&list).expect("texts always serialize")
 }
 
 fn final_unit(action: &FinalUnit, features: u64) -> FinalUnitIndication<'_> {

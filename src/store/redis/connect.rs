@@ -129,7 +129,8 @@ impl Links {
         let (way, until) = (Way::Shared(question.into()), Instant::now() + self.deadline);
         let answer = match self.ask(slot, way, until).await {
             Err(failure) if failure.is_lost() => {
-                timeout_at(until, self.ask(slot, way, until)).await.unwrap_or(Err(Failure::Late))
+                let again = Box::pin(self.ask(slot, way, until));
+                timeout_at(until, again).await.unwrap_or(Err(Failure::Late))
             }
             answer => answer,
         };
@@ -223,22 +224,35 @@ impl Links {
         timeout(self.deadline, call).await.unwrap_or_else(|_| Err(Failure::Late.of_a_write()))
     }
 
+    /// Here and in what it calls, what is rarely gone through is a box of its own, so that the future of the usual case,
+    /// which each request has two of, stays small.
     async fn ask(&self, slot: Slot, way: Way<'_>, until: Instant) -> Result<Said, Failure> {
         match &self.servers {
             Servers::One { node, .. } => match attempt(node, way, false, until).await {
                 // A replica refuses without doing anything. What is asked next is the master, if there is one by now.
                 Err(failure) if failure.is_demoted() => {
-                    match timeout_at(until, attempt(node, way, false, until)).await.unwrap_or(Err(Failure::Late)) {
+                    let again = Box::pin(attempt(node, way, false, until));
+                    match timeout_at(until, again).await.unwrap_or(Err(Failure::Late)) {
                         Err(Failure::NotSent(_)) => Err(failure),
                         answer => answer,
                     }
                 }
                 answer => answer,
             },
-            Servers::Cluster(cluster) => match timeout_at(until, cluster.owner(slot)).await {
-                Ok(owner) => self.ask_around(cluster, owner?, slot, way, until).await,
-                Err(_) => Err(Failure::NotSent("the cluster does not tell its slots in time".into())),
-            },
+            Servers::Cluster(cluster) => Box::pin(self.ask_cluster(cluster, slot, way, until)).await,
+        }
+    }
+
+    async fn ask_cluster(
+        &self,
+        cluster: &Arc<Cluster>,
+        slot: Slot,
+        way: Way<'_>,
+        until: Instant,
+    ) -> Result<Said, Failure> {
+        match timeout_at(until, cluster.owner(slot)).await {
+            Ok(owner) => self.ask_around(cluster, owner?, slot, way, until).await,
+            Err(_) => Err(Failure::NotSent("the cluster does not tell its slots in time".into())),
         }
     }
 
@@ -337,10 +351,13 @@ async fn rest(pause: Duration, until: Instant) -> Duration {
 
 async fn attempt(node: &Node, way: Way<'_>, is_importing: bool, until: Instant) -> Result<Said, Failure> {
     match way {
-        Way::Shared(question) | Way::Aside(question) if is_importing => node.ask_importing(question, until).await,
+        Way::Shared(question) | Way::Aside(question) if is_importing => {
+            Box::pin(node.ask_importing(question, until)).await
+        }
         Way::Shared(question) => node.ask(question, until).await,
         Way::Aside(question) => {
-            let value = timeout_at(until, node.ask_aside(question)).await.unwrap_or(Err(Failure::Late))?;
+            let asked = Box::pin(node.ask_aside(question));
+            let value = timeout_at(until, asked).await.unwrap_or(Err(Failure::Late))?;
             Ok(Said { value, origin: Origin::ANY })
         }
         Way::Lane(asked) => match node.lanes() {

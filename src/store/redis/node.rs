@@ -153,6 +153,10 @@ impl Node {
             let value = link.ask(question).await.map_err(Failure::Asked)?;
             return Ok(Said { value, origin });
         }
+        Box::pin(self.connect_and_ask(hot, question, until)).await
+    }
+
+    async fn connect_and_ask(&self, hot: &Hot, question: Question<'_>, until: Instant) -> Result<Said, Failure> {
         let link = timeout_at(until, hot.mend(&self.pool)).await;
         let link =
             link.unwrap_or_else(|_| Err("no connection within the deadline".into())).map_err(Failure::NotSent)?;
@@ -214,7 +218,8 @@ impl Link {
             Question::One(cmd) => cmd.query_async(&mut self.connection).await,
             Question::Several(commands) => commands.query_async(&mut self.connection).await,
             Question::Each(commands) => {
-                self.connection.send_packed_commands(commands, 0, commands.len()).await.map(Value::Array)
+                let sent = Box::pin(self.connection.send_packed_commands(commands, 0, commands.len()));
+                sent.await.map(Value::Array)
             }
         };
         self.health.note(answer.as_ref().err());

@@ -1,6 +1,7 @@
 //! `ChargingDataResponse` as it goes out (TS 32.291 6.1.6.2).
 
 use serde::Serialize;
+use serde_json::value::RawValue;
 
 use crate::charging::units::Units;
 
@@ -38,8 +39,8 @@ pub struct MultipleUnitInformation<'a> {
     pub rating_group: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub granted_unit: Option<GrantedUnit>,
-    #[serde(skip_serializing_if = "<[Trigger]>::is_empty")]
-    pub triggers: &'static [Trigger],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub triggers: Option<&'static RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub validity_time: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
