@@ -1,7 +1,12 @@
-//! Documents as bytes: a format number, then what it says.
+//! Documents as bytes: a format number, what the document says, and a checksum over both.
 //!
-//! Sessions and journal entries, of which there are most, have the compact format; everything else is MessagePack with
-//! structs as arrays, which sessions and entries were written in once, and are read in for good.
+//! Sessions and journal entries, of which there are most, have the compact form; everything else is MessagePack with
+//! structs as arrays, which sessions and entries were written in once, and are read in for good. So are documents from
+//! before there was a checksum.
+//!
+//! The checksum is there because a flipped bit of a document may well decode, to other amounts. With it, such a document
+//! is `Corrupt`, and only whoever needs it is refused. It says nothing about where a document lies, nor how new it is:
+//! those are the key's and the version's, and a store's.
 //!
 //! A field added later goes to the end of its struct with `#[serde(default)]`, so that old documents stay readable (of the
 //! compact form, see `charging::compact`); anything else needs a new format number here and a reader for the old one.
@@ -20,42 +25,53 @@ use crate::charging::ids::ChargingDataRef;
 use crate::charging::journal::Entry;
 use crate::charging::session::{ChargingSession, Quota};
 
+// Any two of the numbers differ in two bits or more, so that a flipped bit makes no format another one.
+/// Without a checksum.
 const MESSAGE_PACK: u8 = 1;
-/// Of sessions and journal entries alone.
+/// Without a checksum; of sessions and journal entries alone.
 const COMPACT: u8 = 2;
+const SEALED_COMPACT: u8 = 4;
+const SEALED_MESSAGE_PACK: u8 = 7;
+
+/// How the body of a document is written.
+enum Form {
+    MessagePack,
+    Compact,
+}
 
 /// A session is read with [`decode_session`], a journal with [`JournalReader`].
 ///
 /// `Corrupt` never comes back from bytes that [`encode`] of this or an older version wrote.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
-    match format(bytes)? {
-        (MESSAGE_PACK, body) => from_message_pack(body),
-        (format, _) => Err(unknown(format, MESSAGE_PACK)),
+    match opened(bytes)? {
+        (Form::MessagePack, body) => from_message_pack(body),
+        (Form::Compact, _) => Err(Error::corrupt("a session or an entry of a journal where another document was due")),
     }
 }
 
 pub fn encode<T: Serialize>(document: &T) -> Bytes {
     // The document of an account has some 40, that of a tariff plan some hundred.
     let mut bytes = Vec::with_capacity(256);
-    bytes.push(MESSAGE_PACK);
+    bytes.push(SEALED_MESSAGE_PACK);
     rmp_serde::encode::write(&mut bytes, document).expect("our documents hold nothing MessagePack cannot");
-    Bytes::from(bytes)
+    sealed(bytes)
 }
 
 /// The session whose document lies under `reference`.
 pub fn decode_session(reference: &ChargingDataRef, bytes: &[u8]) -> Result<ChargingSession, Error> {
-    match format(bytes)? {
-        (COMPACT, body) => compact::read_session(reference, body).map_err(Error::from),
-        (MESSAGE_PACK, body) => from_message_pack(body),
-        (format, _) => Err(unknown(format, COMPACT)),
-    }
+    let session = match opened(bytes) {
+        Ok((Form::Compact, body)) => compact::read_session(reference, body).map_err(Error::from),
+        Ok((Form::MessagePack, body)) => from_message_pack(body),
+        Err(error) => Err(error),
+    };
+    session.map_err(|error| error.about(&format!("session {reference}")))
 }
 
 pub fn encode_session(session: &ChargingSession) -> Bytes {
     // That of two rating groups has some 350.
     let mut bytes = Vec::with_capacity(512);
-    bytes.push(COMPACT);
-    Bytes::from(compact::write_session(session, bytes))
+    bytes.push(SEALED_COMPACT);
+    sealed(compact::write_session(session, bytes))
 }
 
 /// Reads a journal, which must be from its beginning: entries speak of quotas that others before them introduced.
@@ -67,14 +83,13 @@ pub struct JournalReader {
 impl JournalReader {
     /// The next entry.
     pub fn decode(&mut self, bytes: &[u8]) -> Result<Entry, Error> {
-        match format(bytes)? {
-            (COMPACT, body) => compact::read_entry(body, &mut self.quotas).map_err(Error::from),
-            (MESSAGE_PACK, body) => {
+        match opened(bytes)? {
+            (Form::Compact, body) => compact::read_entry(body, &mut self.quotas).map_err(Error::from),
+            (Form::MessagePack, body) => {
                 let entry: Entry = from_message_pack(body)?;
                 self.quotas.extend(entry.event.invocation().into_iter().flat_map(|request| &request.quotas).cloned());
                 Ok(entry)
             }
-            (format, _) => Err(unknown(format, COMPACT)),
         }
     }
 }
@@ -82,24 +97,49 @@ impl JournalReader {
 /// All of a journal.
 pub fn decode_journal(entries: &[Bytes]) -> Result<Vec<Entry>, Error> {
     let mut reader = JournalReader::default();
-    entries.iter().map(|bytes| reader.decode(bytes)).collect()
+    let numbered = (1..).zip(entries);
+    let entry = |(number, bytes): (usize, &Bytes)| {
+        reader.decode(bytes).map_err(|error| error.about(&format!("entry {number} of the journal")))
+    };
+    numbered.map(entry).collect()
 }
 
 /// An entry of the journal of a session that has `quotas` now; none of an account's own journal.
 pub fn encode_entry(entry: &Entry, quotas: &[Quota]) -> Bytes {
     // That of an update with two rating groups has some 130.
     let mut bytes = Vec::with_capacity(256);
-    bytes.push(COMPACT);
-    Bytes::from(compact::write_entry(entry, quotas, bytes))
+    bytes.push(SEALED_COMPACT);
+    sealed(compact::write_entry(entry, quotas, bytes))
 }
 
-fn format(bytes: &[u8]) -> Result<(u8, &[u8]), Error> {
-    bytes.split_first().map(|(format, body)| (*format, body)).ok_or_else(|| Error::corrupt("empty document"))
+/// The bytes with their checksum behind them: CRC-32, which finds any four flipped bits in documents of up to 370 octets,
+/// three in any of ours, and whatever is damaged within 32 bits in a row.
+fn sealed(mut bytes: Vec<u8>) -> Bytes {
+    let checksum = crc32fast::hash(&bytes);
+    // In the order of its own bits, so that bits in a row may lie across the seam.
+    bytes.extend_from_slice(&checksum.to_le_bytes());
+    Bytes::from(bytes)
 }
 
-fn unknown(format: u8, newest: u8) -> Error {
-    let what = "use a newer version of it";
-    Error::corrupt(format!("document format {format}; this program reads formats up to {newest}: {what}"))
+/// A document's form and its body, which is as it was written where there is a checksum to tell.
+fn opened(bytes: &[u8]) -> Result<(Form, &[u8]), Error> {
+    let (format, body) = bytes.split_first().ok_or_else(|| Error::corrupt("empty document"))?;
+    match *format {
+        SEALED_COMPACT => Ok((Form::Compact, unsealed(bytes)?)),
+        SEALED_MESSAGE_PACK => Ok((Form::MessagePack, unsealed(bytes)?)),
+        COMPACT => Ok((Form::Compact, body)),
+        MESSAGE_PACK => Ok((Form::MessagePack, body)),
+        unknown => Err(Error::corrupt(format!(
+            "document format {unknown}, which this program does not know: use a newer version of it, unless it is damage"
+        ))),
+    }
+}
+
+fn unsealed(bytes: &[u8]) -> Result<&[u8], Error> {
+    let intact =
+        bytes.split_last_chunk().filter(|(body, checksum)| crc32fast::hash(body) == u32::from_le_bytes(**checksum));
+    let body = intact.and_then(|(body, _)| body.get(1..));
+    body.ok_or_else(|| Error::corrupt("damaged: the document is not what its checksum was made of"))
 }
 
 fn from_message_pack<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
@@ -175,11 +215,45 @@ mod tests {
     }
 
     #[test]
-    fn damaged_bytes_never_panic() {
+    fn a_document_of_before_the_checksum_is_read() {
+        let document = New { amount: 7, note: Some("x".into()) };
+        let sealed = encode(&document);
+        let mut before = sealed[..sealed.len() - 4].to_vec();
+        before[0] = MESSAGE_PACK;
+        assert_eq!(decode::<New>(&before).unwrap(), document);
+    }
+
+    #[test]
+    fn no_flipped_bit_goes_unnoticed_and_no_cut() {
         let good = encode(&New { amount: u64::MAX, note: Some("x".into()) });
         for at in 0..good.len() {
+            let cut = decode::<New>(&good[..at]).unwrap_err();
+            assert!(matches!(cut, Error::Corrupt(_)), "{cut}");
             for bit in 0..8 {
                 let mut bad = good.to_vec();
+                bad[at] ^= 1 << bit;
+                let error = decode::<New>(&bad).unwrap_err().to_string();
+                assert!(error.contains(if at == 0 { "document format" } else { "damaged" }), "{at} {bit}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_flipped_bit_makes_a_format_another_one() {
+        let formats = [MESSAGE_PACK, COMPACT, SEALED_COMPACT, SEALED_MESSAGE_PACK];
+        for one in formats {
+            assert!(formats.iter().all(|other| one == *other || (one ^ other).count_ones() > 1), "{one}");
+        }
+    }
+
+    #[test]
+    fn damaged_bytes_of_before_the_checksum_never_panic() {
+        let sealed = encode(&New { amount: u64::MAX, note: Some("x".into()) });
+        let mut good = sealed[..sealed.len() - 4].to_vec();
+        good[0] = MESSAGE_PACK;
+        for at in 0..good.len() {
+            for bit in 0..8 {
+                let mut bad = good.clone();
                 bad[at] ^= 1 << bit;
                 let _ = decode::<New>(&bad);
                 let _ = decode::<New>(&bad[..at]);

@@ -14,7 +14,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// The first byte says which kind of document follows. It cannot be read, or is written and read again as it was.
-/// Sessions and entries have two forms: what is read in one is written in the other.
+/// Sessions and entries have two forms: what is read in one is written in the other. What is written is found damaged
+/// when a bit of it has flipped.
 pub fn stored(data: &[u8]) {
     let Some((kind, bytes)) = data.split_first() else { return };
     match kind {
@@ -34,6 +35,7 @@ fn reads_back<T: Serialize + DeserializeOwned + PartialEq + Debug>(bytes: &[u8])
     let again: T = record::decode(&written).expect("what was encoded decodes");
     assert_eq!(document, again);
     assert_eq!(written, record::encode(&again));
+    finds_flipped_bits(&written, |bytes| record::decode::<T>(bytes).map(drop));
 }
 
 fn session(bytes: &[u8]) {
@@ -44,6 +46,7 @@ fn session(bytes: &[u8]) {
     let session = ChargingSession { reference: key.clone(), ..session };
     assert_eq!(record::decode_session(&key, &written).expect("what was encoded decodes"), session);
     assert_eq!(record::encode_session(&session), written);
+    finds_flipped_bits(&written, |bytes| record::decode_session(&key, bytes).map(drop));
     assert_eq!(record::decode_session(&key, &record::encode(&session)).expect("the old form"), session);
 }
 
@@ -60,8 +63,22 @@ fn entry(bytes: &[u8]) {
         let written = record::encode_entry(&entry, &quotas);
         assert_eq!(decode(&written).expect("what was encoded decodes"), entry);
         assert_eq!(record::encode_entry(&entry, &quotas), written);
+        finds_flipped_bits(&written, |bytes| decode(bytes).map(drop));
     }
     assert_eq!(decode(&record::encode(&entry)).expect("the old form"), entry);
+}
+
+/// Some of its bits, others for a document of another length.
+fn finds_flipped_bits(document: &[u8], decode: impl Fn(&[u8]) -> Result<(), store::Error>) {
+    const TRIED: usize = 32;
+    let bits = document.len() * 8;
+    let mut damaged = document.to_vec();
+    for bit in (document.len() % TRIED..bits).step_by(bits / TRIED + 1) {
+        damaged[bit / 8] ^= 1 << (bit % 8);
+        let found = decode(&damaged);
+        assert!(matches!(found, Err(store::Error::Corrupt(_))), "bit {bit} of a document: {found:?}");
+        damaged[bit / 8] ^= 1 << (bit % 8);
+    }
 }
 
 fn readable<T>(document: Result<T, store::Error>) -> Option<T> {
