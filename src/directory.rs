@@ -86,7 +86,10 @@ impl App {
     async fn subscriber_record(&self, identifier: &str) -> Result<(Option<SubscriberRecord>, Version), store::Error> {
         let key = self.shared.refs.subscriber_key(identifier);
         match self.store.reference(ReferenceKind::Subscriber, &key).await? {
-            Some(document) => Ok((Some(record::decode(&document.bytes)?), document.version)),
+            Some(document) => {
+                let record = record::decode(&document.bytes);
+                Ok((Some(record.map_err(|error| error.about(&format!("subscriber under {key}")))?), document.version))
+            }
             None => Ok((None, Version::ABSENT)),
         }
     }
@@ -159,7 +162,10 @@ impl App {
 
     async fn newest_plan(&self, id: &TariffPlanId) -> Result<(Option<TariffPlan>, Version), store::Error> {
         match self.store.reference(ReferenceKind::TariffPlan, id.as_str()).await? {
-            Some(document) => Ok((Some(record::decode(&document.bytes)?), document.version)),
+            Some(document) => {
+                let plan = record::decode(&document.bytes);
+                Ok((Some(plan.map_err(|error| error.about(&format!("tariff plan {id}")))?), document.version))
+            }
             None => Ok((None, Version::ABSENT)),
         }
     }
@@ -204,7 +210,9 @@ impl App {
         }
         if let Some(document) = self.store.reference(ReferenceKind::TariffPlanVersion, &version_id(id, version)).await?
         {
-            self.add_to_catalog(record::decode(&document.bytes)?)?;
+            let plan = record::decode(&document.bytes);
+            let named = |error: store::Error| error.about(&format!("version {version} of tariff plan {id}"));
+            self.add_to_catalog(plan.map_err(named)?)?;
         }
         self.know_plan(id).await
     }

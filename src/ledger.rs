@@ -86,7 +86,10 @@ impl App {
     }
 
     async fn journal(&self, key: &JournalKey) -> Result<Vec<Entry>, store::Error> {
-        record::decode_journal(&self.store.journal(key).await?)
+        record::decode_journal(&self.store.journal(key).await?).map_err(|error| match key {
+            JournalKey::Session(_, session) => error.about(&format!("session {session}")),
+            JournalKey::Account(account) => error.about(&format!("account {account}")),
+        })
     }
 }
 

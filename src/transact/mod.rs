@@ -129,7 +129,7 @@ impl App {
     async fn attempt_to_commit(&self, load: &Load, asked: Asked<'_>, fate: &mut Fate) -> Result<Done, Failure> {
         let mut snapshot = self.store.load(load).await?;
         for _ in 0..ATTEMPTS {
-            let account: Option<Account> = snapshot.account.as_ref().map(decode).transpose()?;
+            let account = account_of(load.account, &snapshot)?;
             let version = Version::of(snapshot.account.as_ref());
             let command = self.command(&asked, load, &snapshot).await;
             let catalog = self.shared.catalog();
@@ -181,7 +181,7 @@ impl App {
         let mut snapshot = self.store.load(load).await?;
         for _ in 0..ATTEMPTS {
             let Some(session) = session_of(&snapshot, load)? else { return Ok(false) };
-            let account: Option<Account> = snapshot.account.as_ref().map(decode).transpose()?;
+            let account = account_of(load.account, &snapshot)?;
             let version = Version::of(snapshot.account.as_ref());
             let catalog = self.shared.catalog();
             let context = self.context(&catalog, version.next());
@@ -250,26 +250,40 @@ impl App {
         self.shared.clock.now().since(fate.begun).millis()
     }
 
-    /// Maintains each open session of a list for which `cause` finds one.
+    /// Maintains each open session of a list for which `cause` finds one. One that cannot be read is an error, but only
+    /// after all others.
     pub async fn maintain_each(
         &self,
         list: &List,
         cause: impl Fn(&ChargingSession) -> Option<Maintenance>,
     ) -> Result<(), Failure> {
+        let mut unreadable = None;
         let mut cursor: Option<Box<str>> = None;
         loop {
             let page = self.store.list(list, cursor.as_deref(), PAGE).await?;
             for reference in page.items.into_iter().map(ChargingDataRef::new) {
-                let session = self.session(&reference).await?;
-                if let Some(cause) = session.as_ref().and_then(&cause) {
-                    self.maintain(&reference, &cause).await?;
+                match self.maintain_for(&reference, &cause).await {
+                    Err(error @ Failure::Store(store::Error::Corrupt(_))) => unreadable = Some(error),
+                    done => done?,
                 }
             }
             match page.next {
                 Some(next) => cursor = Some(next),
-                None => return Ok(()),
+                None => return unreadable.map_or(Ok(()), Err),
             }
         }
+    }
+
+    async fn maintain_for(
+        &self,
+        reference: &ChargingDataRef,
+        cause: impl Fn(&ChargingSession) -> Option<Maintenance>,
+    ) -> Result<(), Failure> {
+        let session = self.session(reference).await?;
+        if let Some(cause) = session.as_ref().and_then(cause) {
+            self.maintain(reference, &cause).await?;
+        }
+        Ok(())
     }
 
     /// Ends the sessions that a subscriber pays for. Safe to repeat: a session is told once.
@@ -287,10 +301,14 @@ impl App {
             let groups: Vec<_> = session.granted_groups().filter(|group| changed.contains(group)).collect();
             (!groups.is_empty()).then_some(Maintenance::Reauthorize { groups: Some(groups) })
         };
+        let mut unreadable = None;
         for partition in Partition::all() {
-            self.maintain_each(&List::OpenSessions(partition), cause).await?;
+            match self.maintain_each(&List::OpenSessions(partition), cause).await {
+                Err(error @ Failure::Store(store::Error::Corrupt(_))) => unreadable = Some(error),
+                done => done?,
+            }
         }
-        Ok(())
+        unreadable.map_or(Ok(()), Err)
     }
 
     /// The session behind a reference, open or closed, as long as its document lives.
@@ -395,7 +413,7 @@ impl App {
         let _turn = self.shared.turns.of(key).taken().await;
         for _ in 0..ATTEMPTS {
             let snapshot = self.store.load(&Load { account: key, session: None, index: Vec::new() }).await?;
-            let before = snapshot.account.as_ref().map(decode).transpose()?;
+            let before = account_of(key, &snapshot)?;
             let is_new = before.is_none();
             let account = match operator::set_account(before, id.clone(), currency, credit_limit) {
                 Ok(account) => account,
@@ -466,7 +484,7 @@ impl App {
         let mut snapshot = self.store.load(load).await?;
         for _ in 0..ATTEMPTS {
             let Some(document) = &snapshot.account else { return Ok(None) };
-            let account: Account = decode(document)?;
+            let account = decode_account(key, document)?;
             if let Some(Some(_)) = snapshot.index.first() {
                 match self.confirm(&snapshot, load, fate).await? {
                     None => return Ok(Some(Ok((account, false)))),
@@ -498,7 +516,7 @@ impl App {
     /// The account as it is, and its version.
     pub async fn account(&self, key: AccountKey) -> Result<(Option<Account>, Version), store::Error> {
         let snapshot = self.store.load(&Load { account: key, session: None, index: Vec::new() }).await?;
-        let account = snapshot.account.as_ref().map(decode).transpose()?;
+        let account = account_of(key, &snapshot)?;
         Ok((account, Version::of(snapshot.account.as_ref())))
     }
 }
@@ -546,8 +564,12 @@ fn done(mut decision: Decision) -> Done {
     Done { answer: decision.answer, session, replayed: false }
 }
 
-fn decode<T: serde::de::DeserializeOwned>(document: &Document) -> Result<T, store::Error> {
-    record::decode(&document.bytes)
+fn decode_account(key: AccountKey, document: &Document) -> Result<Account, store::Error> {
+    record::decode(&document.bytes).map_err(|error| error.about(&format!("account {key}")))
+}
+
+fn account_of(key: AccountKey, snapshot: &Snapshot) -> Result<Option<Account>, store::Error> {
+    snapshot.account.as_ref().map(|document| decode_account(key, document)).transpose()
 }
 
 fn session_of(snapshot: &Snapshot, load: &Load) -> Result<Option<ChargingSession>, store::Error> {

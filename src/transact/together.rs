@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::future::try_join_all;
 use tokio::time::{Instant, sleep_until};
 
-use super::{ATTEMPTS, Asked, add_changes, decode, done, unchanged};
+use super::{ATTEMPTS, Asked, account_of, add_changes, done, unchanged};
 use crate::app::App;
 use crate::charging::account::Account;
 use crate::charging::decide::decide;
@@ -116,7 +116,7 @@ impl App {
         let Some(first) = loads.first() else { return Ok(Attempt::Settled) };
         let mut commit = unchanged(first.account, &newest);
         let now = self.shared.clock.now();
-        let mut account: Option<Account> = newest.account.as_ref().map(decode).transpose()?;
+        let mut account = account_of(first.account, &newest)?;
         let mut decided = Vec::with_capacity(group.len());
         let mut writes = 0;
         for ((standing, load), read) in group.drain(..).zip(&loads).zip(&snapshots) {

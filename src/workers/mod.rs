@@ -168,7 +168,9 @@ async fn measure_age(app: &App, found: &Found) -> Result<(), store::Error> {
         let mut since = None;
         for entries in together(oldest, LOOKED_AT_ONCE).await? {
             for (_, bytes) in entries {
-                since = [since, written_at(&record::decode(&bytes)?)].into_iter().flatten().min();
+                // What cannot be read says no time; whoever works it off says that it cannot be read.
+                let written_at = record::decode(&bytes).ok().and_then(|outgoing| written_at(&outgoing));
+                since = [since, written_at].into_iter().flatten().min();
             }
         }
         let now = app.shared.clock.now();

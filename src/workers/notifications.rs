@@ -32,6 +32,9 @@ const PAGES_MAX: usize = 20;
 /// Entries tried at once by one instance.
 const UNDER_WAY_MAX: usize = 1024;
 
+/// When an entry that cannot be read is looked at again: somebody may have mended it, or brought a newer program.
+const UNREADABLE_FOR: Span = Span::from_secs(60);
+
 pub struct Notifications {
     notifier: Arc<Notifier>,
     policy: RetryPolicy,
@@ -79,8 +82,14 @@ impl Notifications {
                     self.attempts.again(partition, &id, count, app.shared.clock.now());
                     return Ok(());
                 };
-                let entry = Entry { partition, id, outgoing: record::decode(&bytes)?, count };
-                self.spawn(app.clone(), entry, permit);
+                match record::decode(&bytes) {
+                    Ok(outgoing) => self.spawn(app.clone(), Entry { partition, id, outgoing, count }, permit),
+                    Err(error) => {
+                        let (partition_number, entry) = (partition.0, &*id.0);
+                        tracing::error!(partition = partition_number, entry, %error, "a notification cannot be read");
+                        self.attempts.again(partition, &id, count, app.shared.clock.now().after(UNREADABLE_FOR));
+                    }
+                }
             }
         }
         Ok(())

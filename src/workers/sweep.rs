@@ -47,7 +47,8 @@ impl Sweep {
     pub async fn step(&mut self, app: &App) -> Result<(), store::Error> {
         let page = app.store.scan(self.cursor.as_deref(), STEP).await?;
         let references = page.items.into_iter().map(ChargingDataRef::new);
-        for held in together(references.map(|reference| check(app, reference)), TOGETHER).await?.into_iter().flatten() {
+        let checks = references.map(|reference| check_readable(app, reference));
+        for held in together(checks, TOGETHER).await?.into_iter().flatten() {
             self.counted.add(held);
         }
         self.cursor = page.next;
@@ -114,6 +115,17 @@ impl Counted {
         for (unit, kind, amount) in held.reserved {
             self.reserved.entry(unit).or_insert((kind, 0)).1 += i128::from(amount);
         }
+    }
+}
+
+/// As [`check`]; a session that cannot be read keeps the walk from no other one, and is not counted.
+async fn check_readable(app: &App, reference: ChargingDataRef) -> Result<Option<Held>, store::Error> {
+    match check(app, reference.clone()).await {
+        Err(error @ store::Error::Corrupt(_)) => {
+            tracing::error!(charging.r#ref = %reference, %error, "a session cannot be read");
+            Ok(None)
+        }
+        checked => checked,
     }
 }
 

@@ -60,6 +60,11 @@ async fn perform(app: &App, due: Due) -> Result<(), store::Error> {
             }
             Ok(())
         }
+        Err(Failure::Store(error @ store::Error::Corrupt(_))) => {
+            // Nobody else's timer waits for it. It is looked at again when the lease has ended.
+            tracing::error!(charging.r#ref = %due.key, %error, "a session that is due cannot be read");
+            Ok(())
+        }
         Err(Failure::Store(error)) => Err(error),
         // Done again when the lease has ended.
         Err(Failure::Contended | Failure::Crowded | Failure::Rejected(_)) => Ok(()),

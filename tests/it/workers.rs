@@ -248,30 +248,24 @@ async fn a_changed_tariff_asks_only_those_whom_it_concerns() {
     assert!(received[0].uri.ends_with("/20"));
 }
 
-#[tokio::test]
-async fn a_session_that_an_index_has_lost_is_put_back() {
-    let mut running = Running::new().await;
-    let created = running.world.create(&asks(1, "http://127.0.0.1:9/")).await;
-    let reference = ChargingDataRef::new(created.reference());
-    let app = running.world.app.clone();
+/// Writes a session's document anew, as a hand may do it that knows the store.
+async fn rewrite(world: &World, session: &Answer, change: impl FnOnce(&mut SessionWrite)) {
+    let reference = ChargingDataRef::new(session.reference());
+    let app = &world.app;
     let account = app.shared.refs.account_of(reference.as_str()).unwrap();
     let load = Load { account, session: Some(reference.clone()), index: Vec::new() };
     let snapshot = app.store.load(&load).await.unwrap();
-    let before = app.store.indexes(account, &reference).await.unwrap();
-    running.round().await;
-    assert_eq!(app.shared.metrics.index_drift.get(), 0);
-
-    // As a hand may do it that knows the store.
     let document = snapshot.session.unwrap();
-    let write = SessionWrite {
-        key: reference.clone(),
+    let mut write = SessionWrite {
+        key: reference,
         expected: document.version,
         document: document.bytes,
         lives_for: Span::from_secs(86_400),
-        timer: TimerWrite::Remove,
+        timer: TimerWrite::Keep,
         listing: Listing::Keep,
         journal: None,
     };
+    change(&mut write);
     let commit = Commit {
         origin: Origin::ANY,
         account,
@@ -284,6 +278,45 @@ async fn a_session_that_an_index_has_lost_is_put_back() {
         index: Vec::new(),
     };
     app.store.commit(&commit).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_flipped_bit_in_a_session_harms_no_other_session_of_its_account() {
+    let mut running = Running::new().await;
+    let asks = |number| asks(number, "http://127.0.0.1:9/");
+    let damaged = running.world.create(&asks(1)).await;
+    let sound = running.world.create(&asks(7)).await;
+    assert_eq!(running.world.balance("demo-0001", "main", "reserved").await, "0.200000");
+    rewrite(&running.world, &damaged, |write| {
+        let mut document = write.document.to_vec();
+        let middle = document.len() / 2;
+        document[middle] ^= 1;
+        write.document = document.into();
+    })
+    .await;
+
+    running.world.update(&damaged, &asks(2)).await.expect(500);
+    running.world.update(&sound, &asks(8)).await.expect(200);
+    running.world.tick(3600 + 60);
+    running.round().await;
+    // What the damaged one holds stays held; the other's time is over.
+    assert_eq!(running.world.balance("demo-0001", "main", "reserved").await, "0.100000");
+    let error = running.world.app.session(&ChargingDataRef::new(damaged.reference())).await.unwrap_err().to_string();
+    assert!(error.contains(&damaged.reference()) && error.contains("damaged"), "{error}");
+}
+
+#[tokio::test]
+async fn a_session_that_an_index_has_lost_is_put_back() {
+    let mut running = Running::new().await;
+    let created = running.world.create(&asks(1, "http://127.0.0.1:9/")).await;
+    let reference = ChargingDataRef::new(created.reference());
+    let app = running.world.app.clone();
+    let account = app.shared.refs.account_of(reference.as_str()).unwrap();
+    let before = app.store.indexes(account, &reference).await.unwrap();
+    running.round().await;
+    assert_eq!(app.shared.metrics.index_drift.get(), 0);
+
+    rewrite(&running.world, &created, |write| write.timer = TimerWrite::Remove).await;
     assert_eq!(app.store.indexes(account, &reference).await.unwrap().timer, None);
     running.round().await;
     assert_eq!(app.store.indexes(account, &reference).await.unwrap(), before);
