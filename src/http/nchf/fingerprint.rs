@@ -27,6 +27,10 @@ pub fn fingerprint(invocation: &Invocation) -> Fingerprint {
         for container in &usage.containers {
             hash_container(container, &mut content);
         }
+        // Few have any, and all others keep the hashes that were stored before these counted.
+        if !usage.others.is_empty() {
+            hash_blocks(&usage.others, &mut content);
+        }
     }
     hash_blocks(&invocation.blocks, &mut content);
 

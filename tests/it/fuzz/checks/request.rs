@@ -23,6 +23,7 @@ pub fn request(body: &[u8]) {
                 assert_eq!(fingerprint(&parsed.invocation), parsed.invocation.fingerprint);
                 let other = other.expect("what is accepted is JSON").expect("and is accepted in another spelling");
                 assert_eq!(parsed.invocation.fingerprint, other.invocation.fingerprint, "in another spelling");
+                differs_from_others(body, service, &parsed);
                 reads_back(body, service, &parsed);
             }
             Err(refusal) => {
@@ -45,6 +46,27 @@ fn is_sound(refusal: &ProblemDetails) {
     for named in &refusal.invalid_params {
         assert!(named.param.is_empty() || named.param.starts_with('/'), "no pointer: {named:?}");
         assert!(named.reason.as_ref().is_some_and(|reason| !reason.is_empty()), "no reason: {named:?}");
+    }
+}
+
+/// With another letter or digit somewhere it is another request, unless nothing that it says has changed.
+fn differs_from_others(body: &[u8], service: Service, parsed: &Parsed) {
+    const CHANGES_MAX: usize = 16;
+    // What is not told apart, and what is made from the rest.
+    let says = |parsed: &Parsed| {
+        let Invocation { fingerprint, .. } = parsed.invocation;
+        let text = format!("{:?}", Invocation { retransmission: false, ..parsed.invocation.clone() });
+        text.replace(&format!("{fingerprint:?}"), "")
+    };
+    let places: Vec<_> = (0..body.len()).filter(|at| body[*at].is_ascii_alphanumeric()).collect();
+    for at in places.iter().step_by(places.len() / CHANGES_MAX + 1) {
+        let mut changed = body.to_vec();
+        changed[*at] = if body[*at] == b'7' { b'8' } else { b'7' };
+        let Ok(other) = charging_data_request(&changed, service, None) else { continue };
+        if says(&other) != says(parsed) {
+            let text = String::from_utf8_lossy(&changed);
+            assert_ne!(other.invocation.fingerprint, parsed.invocation.fingerprint, "{text}");
+        }
     }
 }
 
