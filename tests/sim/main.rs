@@ -4,6 +4,7 @@
 //! Start reading at `world` (one run), then `faults` and `options` (what goes wrong), `auditor` (what must hold), and
 //! `seeds` (the tests).
 
+mod arguments;
 mod auditor;
 #[path = "../it/support/behind.rs"]
 mod behind;
