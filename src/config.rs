@@ -758,6 +758,7 @@ mod tests {
             ("[store]\nurl = \"redis://:6379\"", &["store.url", "redis://host:port"]),
             ("[store]\nurl = \"redis://db:x\"", &["store.url", "redis://db:x", "redis://host:port"]),
             ("[store]\nurl = \"redis://chf:secret@db:70000/0\"", &["store.url", "***@db:70000/0", "redis://host:port"]),
+            ("[store]\nurl = \"redis://chf?:secret@db:6379/0\"", &["store.url", "***@db:6379/0", "redis://host:port"]),
             ("[store]\nurl = \"redis://db/first\"", &["store.url", "redis://db/first", "redis://host:port"]),
             ("[store]\nurl = \"redis+sentinel://db:1\"", &["store.url", "redis+sentinel://db:1", "/NAME or"]),
             ("[store]\ndurability = \"replicated\"", &["store.durability = replicated", "Sentinel and Cluster only"]),

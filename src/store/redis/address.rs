@@ -61,7 +61,9 @@ impl Address {
         let (scheme, rest) = url.split_once("://")?;
         match scheme {
             "redis" | "rediss" => {
-                is_a_server(rest).then_some(())?;
+                // An @ behind the host is that of credentials with a character that is to be percent-encoded: what then
+                // looks like the host is none.
+                (is_a_server(rest) && !parts(rest).2.contains('@')).then_some(())?;
                 Some(Self::Single(connection(&format!("redis://{rest}"))?))
             }
             "redis+sentinel" | "rediss+sentinel" => {
