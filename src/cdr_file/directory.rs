@@ -381,7 +381,9 @@ impl<File> Part<File> {
 fn recover<F: Files>(files: &mut F) -> Result<Intent, Error> {
     let intent = match attempt("reading", WRITER, files.read(WRITER))? {
         Some(bytes) => serde_json::from_slice(&bytes)
-            .map_err(|_| Error::Damaged { found: String::from_utf8_lossy(&bytes).into_owned() })?,
+            .ok()
+            .filter(Intent::is_sound)
+            .ok_or_else(|| Error::Damaged { found: String::from_utf8_lossy(&bytes).into_owned() })?,
         None => {
             let first = Intent { writer: files.new_name(), number: FileNumber(0), files: Vec::new() };
             intend(files, &first)?;
@@ -405,6 +407,12 @@ fn recover<F: Files>(files: &mut F) -> Result<Intent, Error> {
 }
 
 impl Intent {
+    /// Whether a writer can have meant it: another number follows, and the names are of files that mediation sees here.
+    fn is_sound(&self) -> bool {
+        let is_visible = |name: &String| !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\0']);
+        self.number < FileNumber(u32::MAX) && self.files.iter().all(is_visible)
+    }
+
     fn published(&self) -> Option<Published> {
         (self.number > FileNumber(0)).then(|| Published { number: self.number, files: self.files.clone() })
     }
@@ -447,5 +455,7 @@ fn hidden_name(number: FileNumber, format: Format) -> String {
 fn hidden(name: &str) -> Option<(FileNumber, Format)> {
     let (number, extension) = name.strip_prefix('.')?.strip_suffix(".open")?.split_once('.')?;
     let format = Format::ALL.into_iter().find(|format| format.extension() == extension)?;
-    Some((FileNumber(number.parse().ok()?), format))
+    let number = FileNumber(number.parse().ok()?);
+    // Other spellings of the number are nobody's of ours.
+    (hidden_name(number, format) == name).then_some((number, format))
 }
