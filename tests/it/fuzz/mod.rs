@@ -132,3 +132,23 @@ fn small_texts_read_back_and_addresses_are_private() {
 fn a_configuration_is_refused_in_one_line_or_reads_back() {
     replay("config", checks::config, 1000);
 }
+
+#[test]
+fn whatever_frames_come_the_server_serves_others() {
+    replay("frames", checks::frames, 300);
+}
+
+#[test]
+fn a_directory_of_records_is_refused_or_brought_to_rest() {
+    replay("recover", checks::recover, 3000);
+}
+
+#[test]
+fn whatever_a_redis_answers_a_call_ends() {
+    replay("replies", checks::replies, 300);
+}
+
+#[test]
+fn timers_are_handed_out_when_they_are_due() {
+    replay("timers", checks::timers, 1000);
+}
