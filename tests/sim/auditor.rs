@@ -30,8 +30,17 @@ pub struct Answer {
     pub body: Bytes,
 }
 
+/// Which of the two services a consumer calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Service {
+    Converged,
+    /// What is reported is recorded; nothing is granted, held or charged.
+    OfflineOnly,
+}
+
 struct Book {
     account: u64,
+    service: Service,
     operations: Vec<Operation>,
 }
 
@@ -69,10 +78,23 @@ pub const PRICES: &[Price] = &[
     Price { group: 20, amount: 7, per: 1, unit: "octets" },
     Price { group: 30, amount: 50_000, per: 1, unit: "events" },
     Price { group: 40, amount: 0, per: 1_000, unit: "octets" },
+    Price { group: SECONDS, amount: 100, per: 60, unit: "seconds" },
+    Price { group: MESSAGES, amount: 30_000, per: 1, unit: "events" },
+    // The plan knows a price for it, and whoever reports it says that it is not to be charged.
+    Price { group: RECORDED, amount: 9, per: 1, unit: "octets" },
 ];
 
 /// The rating group of one-time events.
 pub const EVENTS: u32 = 30;
+
+/// The rating group of events that are reserved before they happen, and reported after.
+pub const MESSAGES: u32 = 35;
+
+/// The rating group that is metered in seconds.
+pub const SECONDS: u32 = 50;
+
+/// The rating group whose usage is reported as charged offline.
+pub const RECORDED: u32 = 60;
 
 pub struct Price {
     pub group: u32,
@@ -87,7 +109,11 @@ impl Price {
     }
 }
 
+/// What usage costs that is to be charged.
 pub fn price(group: u32, units: u64) -> i64 {
+    if group == RECORDED {
+        return 0;
+    }
     PRICES.iter().find(|price| price.group == group).map_or(0, |price| price.of(units))
 }
 
@@ -114,9 +140,9 @@ impl Auditor {
         self.accounts.entry(account).or_default().deposited += amount;
     }
 
-    pub fn begin(&mut self, account: u64) -> Key {
+    pub fn begin(&mut self, account: u64, service: Service) -> Key {
         let key = Key(self.books.len() as u64);
-        self.books.insert(key, Book { account, operations: Vec::new() });
+        self.books.insert(key, Book { account, service, operations: Vec::new() });
         key
     }
 
@@ -135,6 +161,9 @@ impl Auditor {
         self.entries.push(Entry { key, containers: containers.to_vec(), asked, answer: None });
         let book = self.books.get_mut(&key).expect("a session that was begun");
         book.operations.push(operation);
+        if book.service == Service::OfflineOnly {
+            return operation;
+        }
         let account = self.accounts.entry(book.account).or_default();
         // One more block each, where usage begins within one.
         account.beyond += beyond.iter().map(|one| price(one.group, one.units) + price(one.group, 1)).sum::<i64>();
@@ -185,6 +214,11 @@ impl Auditor {
     }
 
     fn check_grants(&mut self, operation: Operation, answer: &Answer) {
+        let service = self.books[&self.entries[operation.0].key].service;
+        if service == Service::OfflineOnly && String::from_utf8_lossy(&answer.body).contains("multipleUnitInformation")
+        {
+            self.violated(format!("{operation:?} was told of quotas, though it is only recorded: {answer:?}"));
+        }
         let granted = grants(answer);
         let asked = &self.entries[operation.0].asked;
         let too_much: Vec<_> =
@@ -304,7 +338,8 @@ impl Auditor {
             self.violated(format!("{key:?}: {foreign:?} was never reported"));
         }
         let charged: i64 = records.iter().map(|record| millionths(&record["charged"])).sum();
-        let expected: i64 = totals.iter().map(|(group, units)| price(*group, *units)).sum();
+        let is_charged = self.books[&key].service == Service::Converged;
+        let expected: i64 = totals.iter().filter(|_| is_charged).map(|(group, units)| price(*group, *units)).sum();
         let expected = expected..=expected + self.events(key);
         let is_exact = operations.iter().all(|operation| self.is_settled(*operation));
         if !expected.contains(&charged) || (is_exact && charged != *expected.end()) {
@@ -362,7 +397,7 @@ pub fn grants(answer: &Answer) -> BTreeMap<u32, u64> {
     let groups = body["multipleUnitInformation"].as_array().cloned().unwrap_or_default();
     let granted = groups.iter().filter_map(|group| {
         let units = &group["grantedUnit"];
-        let granted = units["totalVolume"].as_u64().or(units["serviceSpecificUnits"].as_u64())?;
+        let granted = amount(units)?;
         Some((group["ratingGroup"].as_u64()? as u32, granted))
     });
     granted.collect()
@@ -373,12 +408,25 @@ fn containers(record: &Value) -> Vec<Container> {
     for usage in record["listOfMultipleUnitUsage"].as_array().into_iter().flatten() {
         let group = usage["ratingGroup"].as_u64().unwrap_or_default() as u32;
         for container in usage["usedUnitContainers"].as_array().into_iter().flatten() {
-            let units = container["totalVolume"].as_u64().or(container["serviceSpecificUnits"].as_u64());
+            let units = amount(container);
             let number = container["localSequenceNumber"].as_u64().unwrap_or_default() as u32;
             found.push(Container { group, number, units: units.unwrap_or_default() });
         }
     }
     found
+}
+
+/// In which member units of a rating group are said.
+pub fn unit(group: u32) -> &'static str {
+    match group {
+        EVENTS | MESSAGES => "serviceSpecificUnits",
+        SECONDS => "time",
+        _ => "totalVolume",
+    }
+}
+
+fn amount(units: &Value) -> Option<u64> {
+    ["totalVolume", "serviceSpecificUnits", "time"].into_iter().find_map(|name| units[name].as_u64())
 }
 
 /// A decimal string with six places.

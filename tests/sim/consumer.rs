@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use tokio::task::spawn_local;
 use tokio::time::{sleep, timeout};
 
-use super::auditor::{Answer, Container, EVENTS, Key, Operation, grants};
+use super::auditor::{Answer, Container, EVENTS, Key, MESSAGES, Operation, RECORDED, SECONDS, Service, grants, unit};
 use super::chance::Chance;
 use super::instance::{call, consumer_address};
 use super::network::Life;
@@ -34,8 +34,64 @@ enum Kind {
     Constant,
     /// Puts what was not answered into the next request.
     Merging,
-    /// One event after the other.
+    /// One event after the other, before it happens or after.
     Events,
+    /// As an IMS node: sessions of seconds.
+    Calls,
+    /// As an SMSF: an event is reserved, happens, and is reported by the Release of its session.
+    Messages,
+    /// As an AMF: events that are recorded, and use nothing that is metered.
+    Registrations,
+    /// Of the offline-only service: usage is reported, nothing is asked for.
+    Offline,
+}
+
+impl Kind {
+    const ALL: [Self; 11] = [
+        Self::Counting,
+        Self::Counting,
+        Self::Constant,
+        Self::Merging,
+        Self::Merging,
+        Self::Events,
+        Self::Calls,
+        Self::Messages,
+        Self::Registrations,
+        Self::Offline,
+        Self::Offline,
+    ];
+
+    const fn service(self) -> Service {
+        match self {
+            Self::Offline => Service::OfflineOnly,
+            Self::Counting
+            | Self::Constant
+            | Self::Merging
+            | Self::Events
+            | Self::Calls
+            | Self::Messages
+            | Self::Registrations => Service::Converged,
+        }
+    }
+
+    const fn functionality(self) -> &'static str {
+        match self {
+            Self::Counting | Self::Constant | Self::Merging | Self::Events | Self::Offline => "SMF",
+            Self::Calls => "IMS_Node",
+            Self::Messages => "SMSF",
+            Self::Registrations => "AMF",
+        }
+    }
+
+    /// What to ask for, by rating group.
+    fn ask(self, chance: &mut Chance) -> BTreeMap<u32, u64> {
+        match self {
+            Self::Offline | Self::Registrations => BTreeMap::new(),
+            Self::Calls => BTreeMap::from([(SECONDS, chance.between(1, 7_200))]),
+            Self::Messages => BTreeMap::from([(MESSAGES, chance.between(1, 3))]),
+            Self::Counting | Self::Constant | Self::Merging | Self::Events => ask(chance),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +135,7 @@ struct Talk {
 
 impl Consumer {
     pub fn new(number: u64, account: u64, chance: &mut Chance) -> Self {
-        let kind = *chance.one_of(&[Kind::Counting, Kind::Counting, Kind::Constant, Kind::Merging, Kind::Events]);
+        let kind = *chance.one_of(&Kind::ALL);
         let moods = [Mood::Answers, Mood::Answers, Mood::Answers, Mood::Knows404, Mood::Fails, Mood::Hangs];
         Self {
             number,
@@ -136,33 +192,53 @@ impl Consumer {
         let mut left = world.options.operations;
         while left > 0 {
             sleep(chance.millis(1, 4000)).await;
-            if self.kind == Kind::Events {
-                self.event(&world, &mut chance).await;
-                left -= 1;
-            } else {
-                self.session(&world, &mut chance, &mut left).await;
+            match self.kind {
+                Kind::Events => self.event(&world, &mut chance).await,
+                Kind::Registrations => self.registration(&world, &mut chance).await,
+                Kind::Counting | Kind::Constant | Kind::Merging | Kind::Calls | Kind::Messages | Kind::Offline => {
+                    self.session(&world, &mut chance, &mut left).await;
+                    continue;
+                }
             }
+            left -= 1;
         }
         self.is_done.set(true);
     }
 
     async fn event(self: &Rc<Self>, world: &Rc<World>, chance: &mut Chance) {
-        let key = world.auditor.borrow_mut().begin(self.account);
+        let key = world.auditor.borrow_mut().begin(self.account, Service::Converged);
         let units = chance.between(1, 3);
         let mut body = self.body(world, key, 1);
         body["oneTimeEvent"] = json!(true);
+        // Some do not say which kind it is: who asks for units asks before the event, who reports some tells of it after.
+        let says_its_type = chance.permille(700);
         let (containers, asked) = if chance.permille(500) {
-            body["oneTimeEventType"] = json!("IEC");
+            if says_its_type {
+                body["oneTimeEventType"] = json!("IEC");
+            }
             body["multipleUnitUsage"] =
                 json!([{ "ratingGroup": EVENTS, "requestedUnit": { "serviceSpecificUnits": units } }]);
             (Vec::new(), BTreeMap::from([(EVENTS, units)]))
         } else {
-            body["oneTimeEventType"] = json!("PEC");
+            if says_its_type {
+                body["oneTimeEventType"] = json!("PEC");
+            }
             let container = Container { group: EVENTS, number: 1, units };
-            body["multipleUnitUsage"] = json!([usage(EVENTS, None, &[container], &BTreeMap::new())]);
+            body["multipleUnitUsage"] = json!([usage(EVENTS, None, &[container], &BTreeMap::new(), Some(ONLINE))]);
             (vec![container], BTreeMap::new())
         };
         let operation = world.auditor.borrow_mut().submit(key, &containers, asked, &containers);
+        self.submit(world, chance, operation, CONVERGED.to_owned(), body).await;
+    }
+
+    /// An event that is described and not metered: it costs nothing, and has a record.
+    async fn registration(self: &Rc<Self>, world: &Rc<World>, chance: &mut Chance) {
+        let key = world.auditor.borrow_mut().begin(self.account, Service::Converged);
+        let mut body = self.body(world, key, 1);
+        body["oneTimeEvent"] = json!(true);
+        body["oneTimeEventType"] = json!("PEC");
+        body["registrationChargingInformation"] = json!({ "registrationMessagetype": "INITIAL" });
+        let operation = world.auditor.borrow_mut().submit(key, &[], BTreeMap::new(), &[]);
         self.submit(world, chance, operation, CONVERGED.to_owned(), body).await;
     }
 
@@ -172,7 +248,8 @@ impl Consumer {
             *left = left.saturating_sub(1);
             return;
         };
-        let updates = chance.below(*left + 1);
+        // A message happens at once.
+        let updates = if self.kind == Kind::Messages { 0 } else { chance.below(*left + 1) };
         for _ in 0..updates {
             if chance.permille(30) {
                 // Longer than the supervision: the session may have been closed.
@@ -199,19 +276,32 @@ impl Consumer {
     }
 
     async fn open(self: &Rc<Self>, world: &Rc<World>, chance: &mut Chance) -> Option<Talk> {
-        let key = world.auditor.borrow_mut().begin(self.account);
-        let asked = ask(chance);
+        let service = self.kind.service();
+        let key = world.auditor.borrow_mut().begin(self.account, service);
+        let asked = self.kind.ask(chance);
         let mut body = self.body(world, key, u32::from(self.kind != Kind::Constant));
         let groups: Vec<Value> =
-            asked.iter().map(|(group, units)| usage(*group, Some(*units), &[], &BTreeMap::new())).collect();
-        body["multipleUnitUsage"] = json!(groups);
+            asked.iter().map(|(group, units)| usage(*group, Some(*units), &[], &BTreeMap::new(), None)).collect();
+        if !groups.is_empty() {
+            body["multipleUnitUsage"] = json!(groups);
+        }
         body["notifyUri"] = json!(format!("http://{}/{}", consumer_address(self.number), key.0));
-        body["pDUSessionChargingInformation"] = json!({
-            "chargingId": key.0,
-            "pduSessionInformation": { "pduSessionID": self.number + 1, "dnnId": "internet" },
-        });
+        match self.kind {
+            Kind::Calls => body["iMSChargingInformation"] = json!({ "iMSNodeFunctionality": "AS" }),
+            Kind::Messages => body["sMSChargingInformation"] = json!({ "numberofMessagesSent": 1 }),
+            Kind::Counting | Kind::Constant | Kind::Merging | Kind::Events | Kind::Registrations | Kind::Offline => {
+                body["pDUSessionChargingInformation"] = json!({
+                    "chargingId": key.0,
+                    "pduSessionInformation": { "pduSessionID": self.number + 1, "dnnId": "internet" },
+                });
+            }
+        }
         let operation = world.auditor.borrow_mut().submit(key, &[], asked, &[]);
-        let answer = self.submit(world, chance, operation, CONVERGED.to_owned(), body).await?;
+        let collection = match service {
+            Service::Converged => CONVERGED,
+            Service::OfflineOnly => OFFLINE_ONLY,
+        };
+        let answer = self.submit(world, chance, operation, collection.to_owned(), body).await?;
         let location = answer.location.as_deref()?;
         let path = location.split_once("://").and_then(|(_, rest)| rest.split_once('/'))?.1;
         Some(Talk {
@@ -250,7 +340,14 @@ impl Consumer {
                 containers.push(Container { group, number: talk.containers, units });
             }
         }
-        let asked = if kind == "update" { ask(chance) } else { BTreeMap::new() };
+        for group in self.without_grant(chance) {
+            talk.containers += 1;
+            if self.kind == Kind::Merging {
+                talk.closed.insert(talk.containers, world.date_time());
+            }
+            containers.push(Container { group, number: talk.containers, units: chance.between(1, 20_000) });
+        }
+        let asked = if kind == "update" { self.kind.ask(chance) } else { BTreeMap::new() };
         let mut body = self.body(world, talk.key, number);
         let groups: std::collections::BTreeSet<u32> =
             asked.keys().copied().chain(containers.iter().map(|container| container.group)).collect();
@@ -258,7 +355,7 @@ impl Consumer {
             .into_iter()
             .map(|group| {
                 let of_group: Vec<_> = containers.iter().copied().filter(|one| one.group == group).collect();
-                usage(group, asked.get(&group).copied(), &of_group, &talk.closed)
+                usage(group, asked.get(&group).copied(), &of_group, &talk.closed, self.indicator(group))
             })
             .collect();
         body["multipleUnitUsage"] = json!(groups);
@@ -275,6 +372,28 @@ impl Consumer {
                     talk.unanswered = containers;
                 }
             }
+        }
+    }
+
+    /// Rating groups whose usage is reported though nobody asked for a grant: it is only to be recorded.
+    fn without_grant(&self, chance: &mut Chance) -> Vec<u32> {
+        let of = |groups: &[u32], chance: &mut Chance| {
+            groups.iter().copied().filter(|_| chance.permille(400)).collect::<Vec<_>>()
+        };
+        match self.kind {
+            Kind::Offline => of(&[10, 20, SECONDS, RECORDED], chance),
+            Kind::Counting | Kind::Merging => of(&[RECORDED], chance),
+            Kind::Constant | Kind::Events | Kind::Calls | Kind::Messages | Kind::Registrations => Vec::new(),
+        }
+    }
+
+    /// What a container says of how it is to be charged. Of the offline-only service some say that it is, and some
+    /// nothing.
+    fn indicator(&self, group: u32) -> Option<&'static str> {
+        match self.kind {
+            Kind::Offline => self.marks.then_some(OFFLINE),
+            _ if group == RECORDED => Some(OFFLINE),
+            _ => Some(ONLINE),
         }
     }
 
@@ -301,7 +420,7 @@ impl Consumer {
     fn body(&self, world: &World, key: Key, number: u32) -> Value {
         json!({
             "subscriberIdentifier": supi(self.account),
-            "nfConsumerIdentification": { "nFName": nf_name(self.number), "nodeFunctionality": "SMF" },
+            "nfConsumerIdentification": { "nFName": nf_name(self.number), "nodeFunctionality": self.kind.functionality() },
             "invocationTimeStamp": world.date_time(),
             "invocationSequenceNumber": number,
             "serviceSpecificationInfo": key.0.to_string(),
@@ -349,6 +468,10 @@ impl Consumer {
 }
 
 pub const CONVERGED: &str = "/nchf-convergedcharging/v3/chargingdata";
+const OFFLINE_ONLY: &str = "/nchf-offlineonlycharging/v1/offlinechargingdata";
+
+const ONLINE: &str = "ONLINE_CHARGING";
+const OFFLINE: &str = "OFFLINE_CHARGING";
 
 pub fn supi(account: u64) -> String {
     format!("imsi-00101{account:010}")
@@ -358,7 +481,7 @@ fn nf_name(consumer: u64) -> String {
     format!("6d0b1a5c-8d1a-4c0e-9e0f-{consumer:012}")
 }
 
-/// What to ask for, by rating group.
+/// What to ask for in a PDU session, by rating group.
 fn ask(chance: &mut Chance) -> BTreeMap<u32, u64> {
     let mut asked = BTreeMap::new();
     for group in [10, 20, 40] {
@@ -372,21 +495,28 @@ fn ask(chance: &mut Chance) -> BTreeMap<u32, u64> {
     asked
 }
 
-fn usage(group: u32, asked: Option<u64>, containers: &[Container], closed: &BTreeMap<u32, String>) -> Value {
+fn usage(
+    group: u32,
+    asked: Option<u64>,
+    containers: &[Container],
+    closed: &BTreeMap<u32, String>,
+    indicator: Option<&str>,
+) -> Value {
     let mut usage = json!({ "ratingGroup": group });
     if let Some(units) = asked {
-        usage["requestedUnit"] = json!({ "totalVolume": units });
+        usage["requestedUnit"] = json!({ unit(group): units });
     }
     if !containers.is_empty() {
-        let unit = if group == EVENTS { "serviceSpecificUnits" } else { "totalVolume" };
         let containers: Vec<Value> = containers
             .iter()
             .map(|container| {
                 let mut said = json!({
                     "localSequenceNumber": container.number,
-                    "quotaManagementIndicator": "ONLINE_CHARGING",
-                    unit: container.units,
+                    unit(group): container.units,
                 });
+                if let Some(indicator) = indicator {
+                    said["quotaManagementIndicator"] = json!(indicator);
+                }
                 if let Some(closed) = closed.get(&container.number) {
                     said["triggerTimestamp"] = json!(closed);
                 }
