@@ -22,7 +22,7 @@ use tokio::time::{sleep, timeout};
 
 use super::auditor::{Answer, Container, EVENTS, Key, MESSAGES, Operation, RECORDED, SECONDS, Service, grants, unit};
 use super::chance::Chance;
-use super::instance::{call, consumer_address};
+use super::instance::consumer_address;
 use super::network::Life;
 use super::world::World;
 
@@ -548,10 +548,11 @@ impl Delivery {
         }
         let is_late = is_faulty && self.chance.permille(options.late);
         sleep(if is_late { self.chance.millis(1000, 90_000) } else { self.chance.millis(0, 8) }).await;
-        let Some((life, router)) = world.pick(&mut self.chance) else { return };
+        let Some(door) = world.pick(&mut self.chance) else { return };
+        let life = door.life;
         world.lines.released(life).await;
         let (path, body) = (self.path.clone(), self.body.clone());
-        let exchange = spawn_local(async move { call(router, Method::POST, &path, &body).await });
+        let exchange = spawn_local(async move { door.call(Method::POST, &path, &body).await });
         if is_faulty && self.chance.permille(options.cancelled) {
             sleep(self.chance.millis(0, 20)).await;
             exchange.abort();

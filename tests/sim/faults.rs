@@ -64,12 +64,18 @@ fn crash(world: &World, chance: &mut Chance) {
     }
 }
 
-/// Nothing of an instance's gets through for a while, and then all of it does.
-fn freeze(world: &World, chance: &mut Chance) {
+/// An instance stands still, sometimes for so long that others take over what it has begun. Or it goes on, and nothing
+/// of it gets through for a while, and then all of it does.
+pub fn freeze(world: &World, chance: &mut Chance) {
     let alive = world.alive();
-    if !alive.is_empty() {
-        let (_, life) = *chance.one_of(&alive);
-        world.lines.hold(life, Instant::now() + chance.millis(500, 10_000));
+    if alive.is_empty() {
+        return;
+    }
+    let (_, life) = *chance.one_of(&alive);
+    match chance.below(4) {
+        0 => world.freeze(life, chance.millis(30_000, 90_000)),
+        1 | 2 => world.freeze(life, chance.millis(200, 10_000)),
+        _ => world.lines.hold(life, Instant::now() + chance.millis(500, 10_000)),
     }
 }
 

@@ -31,6 +31,7 @@ use tower::ServiceExt;
 
 use super::auditor::Answer;
 use super::chance::Seeded;
+use super::ice::Ice;
 use super::network::{Cable, Life};
 use super::world::World;
 
@@ -65,6 +66,7 @@ impl Resolve for NoNames {
 pub struct Instance {
     pub life: Life,
     pub app: App,
+    pub ice: Ice,
     router: Router,
     worker: JoinHandle<()>,
 }
@@ -91,11 +93,12 @@ impl Instance {
     ///
     /// What the store says.
     pub async fn start(world: &Rc<World>, place: usize, life: Life) -> Result<Self, String> {
-        let cable = Cable { life, dials: world.dials.clone() };
+        let ice = Ice::default();
+        let cable = Cable { life, ice: ice.clone(), dials: world.dials.clone() };
         let settings = world.store_settings(Arc::new(cable.clone()));
         let store = RedisStore::open(settings).await.map_err(|error| error.into_reason().into_string())?;
         store.ready().await.map_err(|error| error.into_reason().into_string())?;
-        let store = world.mutant.over(Arc::new(store));
+        let store = world.mutant.over(Arc::new(store), ice.clone());
         let config = config(world);
         let clock = Arc::new(world.wall_clock(place));
         let refs = RefCodec::new(store.identity().secret);
@@ -123,14 +126,31 @@ impl Instance {
         let records = records.map_err(|error| error.to_string())?;
         let workers =
             Workers { app: app.clone(), notifications: Notifications::new(notifier, config.notify_retry()), records };
-        let worker = spawn_local(work(Rc::clone(world), place, life, workers));
+        let (inside, working) = (ice.clone(), work(Rc::clone(world), place, life, workers));
+        let worker = spawn_local(async move { inside.around(working).await });
         let settings = Arc::new(Settings { charging: config.charging, api_root: None, is_tls: false });
         let router = services::routes(Nchf { app: app.clone(), settings }).merge(admin::routes(app.clone()));
-        Ok(Self { life, app, router, worker })
+        Ok(Self { life, app, ice, router, worker })
     }
 
-    pub fn router(&self) -> Router {
-        self.router.clone()
+    pub fn door(&self) -> Door {
+        Door { life: self.life, ice: self.ice.clone(), router: self.router.clone() }
+    }
+}
+
+/// Where requests enter an instance.
+#[derive(Clone)]
+pub struct Door {
+    pub life: Life,
+    ice: Ice,
+    router: Router,
+}
+
+impl Door {
+    /// One request. The future may be dropped, as a stream may be reset.
+    pub async fn call(self, method: Method, path: &str, body: &Value) -> Answer {
+        let Self { ice, router, .. } = self;
+        ice.around(call(router, method, path, body)).await
     }
 }
 
@@ -158,8 +178,7 @@ async fn work(world: Rc<World>, place: usize, life: Life, mut workers: Workers<s
     }
 }
 
-/// One request to an instance. The future may be dropped, as a stream may be reset.
-pub async fn call(router: Router, method: Method, path: &str, body: &Value) -> Answer {
+async fn call(router: Router, method: Method, path: &str, body: &Value) -> Answer {
     let request = Request::builder()
         .method(method)
         .uri(path)

@@ -13,6 +13,7 @@ mod consumer;
 #[path = "../it/support/disk.rs"]
 mod disk;
 mod faults;
+mod ice;
 mod instance;
 mod mutant;
 mod network;

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use nchf::charging::account::Account;
 use nchf::charging::money::Amount;
+use nchf::charging::session::Service;
 use nchf::charging::time::Span;
 use nchf::store::redis::RedisStore;
-use nchf::store::{Commit, Error, Reading, Store, TimerWrite, record};
+use nchf::store::{Commit, Error, Listing, Load, Reading, Snapshot, Store, TimerWrite, record};
 
 use super::behind::{Behind, Meddler};
+use super::ice::Ice;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutant {
@@ -35,13 +37,19 @@ pub enum Mutant {
     NoTimers,
     /// What a consumer has to be told, and which record is to be written, goes out only every other time.
     HalfAnOutbox,
+    /// A session that ends leaves something reserved.
+    KeepsReservation,
+    /// What is only to be recorded costs something.
+    OfflineIsCharged,
     /// Every lease is everybody's.
     NoLease,
 }
 
 impl Mutant {
     /// Those that do harm. A lease only saves work: what must not happen twice is guarded by versions.
-    pub const HARMFUL: [Self; 10] = [
+    pub const HARMFUL: [Self; 12] = [
+        Self::OfflineIsCharged,
+        Self::KeepsReservation,
         Self::NoVersionCheck,
         Self::NoReplayMemory,
         Self::RemovedAtClaim,
@@ -70,8 +78,9 @@ impl Mutant {
         }
     }
 
-    pub fn over(self, store: Arc<RedisStore>) -> Arc<dyn Store> {
-        if self == Self::None { store } else { Arc::new(Behind::new(self, store)) }
+    /// The store of an instance that may be frozen.
+    pub fn over(self, store: Arc<RedisStore>, ice: Ice) -> Arc<dyn Store> {
+        Arc::new(Behind::new(Around { mutant: self, ice }, store))
     }
 }
 
@@ -79,6 +88,29 @@ impl Mutant {
     fn changed(self, commit: &Commit) -> Commit {
         let mut commit = commit.clone();
         match self {
+            Self::KeepsReservation => {
+                let closes = commit.sessions.iter().any(|write| matches!(write.listing, Listing::Closed(_)));
+                if closes {
+                    change_account(&mut commit, |account| {
+                        for balance in &mut account.balances {
+                            balance.reserved = Amount::new(balance.reserved.steps() + 1);
+                        }
+                    });
+                }
+            }
+            Self::OfflineIsCharged => {
+                let is_offline = commit.sessions.iter().any(|write| {
+                    let session = record::decode_session(&write.key, &write.document).expect("what was encoded");
+                    session.service == Service::OfflineOnly
+                });
+                if is_offline {
+                    change_account(&mut commit, |account| {
+                        for balance in &mut account.balances {
+                            balance.amount = Amount::new(balance.amount.steps() - 1);
+                        }
+                    });
+                }
+            }
             Self::NoReplayMemory => {
                 for write in &mut commit.sessions {
                     let session = record::decode_session(&write.key, &write.document);
@@ -88,14 +120,12 @@ impl Mutant {
                 }
             }
             Self::FloatMoney => {
-                if let Some(document) = &mut commit.account_document {
-                    let mut account: Account = record::decode(document).expect("what was encoded");
+                change_account(&mut commit, |account| {
                     for balance in &mut account.balances {
                         let euros = balance.amount.steps() as f32 / 1_000_000.0;
                         balance.amount = Amount::new((f64::from(euros) * 1_000_000.0) as i64);
                     }
-                    *document = record::encode(&account);
-                }
+                });
             }
             Self::ShortLife => {
                 commit.sessions.iter_mut().for_each(|write| write.lives_for = Span::from_secs(60));
@@ -115,17 +145,48 @@ impl Mutant {
     }
 }
 
+fn change_account(commit: &mut Commit, change: impl FnOnce(&mut Account)) {
+    if let Some(document) = &mut commit.account_document {
+        let mut account: Account = record::decode(document).expect("what was encoded");
+        change(&mut account);
+        *document = record::encode(&account);
+    }
+}
+
+/// What stands between an instance and its store: the mutant's faults, and the ice that no call gets through.
+struct Around {
+    mutant: Mutant,
+    ice: Ice,
+}
+
 #[async_trait]
-impl Meddler for Mutant {
+impl Meddler for Around {
+    async fn load(&self, store: &dyn Store, load: &Load) -> Result<Snapshot, Error> {
+        self.ice.around(store.load(load)).await
+    }
+
     async fn commit(&self, store: &dyn Store, commit: &Commit) -> Result<(), Error> {
-        store.commit(&self.changed(commit)).await
+        if self.mutant == Mutant::None {
+            return self.ice.around(store.commit(commit)).await;
+        }
+        self.ice.around(store.commit(&self.mutant.changed(commit))).await
     }
 
     async fn confirm(&self, store: &dyn Store, read: &Reading) -> Result<(), Error> {
-        if *self == Self::NoConfirm { Ok(()) } else { store.confirm(read).await }
+        if self.mutant == Mutant::NoConfirm {
+            return Ok(());
+        }
+        self.ice.around(store.confirm(read)).await
     }
 
     async fn lease(&self, store: &dyn Store, what: &str, owner: &str, lives_for: Span) -> Result<bool, Error> {
-        if *self == Self::NoLease { Ok(true) } else { store.lease(what, owner, lives_for).await }
+        if self.mutant == Mutant::NoLease {
+            return Ok(true);
+        }
+        self.ice.around(store.lease(what, owner, lives_for)).await
+    }
+
+    async fn meet<T: Send>(&self, call: impl Future<Output = Result<T, Error>> + Send) -> Result<T, Error> {
+        self.ice.around(call).await
     }
 }

@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::ice::{Ice, Iced};
 use super::redis::{Decoder, Outcome, Reply, ServerId, Session};
 use super::world::World;
 
@@ -33,6 +34,7 @@ pub struct Dial {
 #[derive(Clone, Debug)]
 pub struct Cable {
     pub life: Life,
+    pub ice: Ice,
     pub dials: mpsc::UnboundedSender<Dial>,
 }
 
@@ -41,7 +43,8 @@ impl Network for Cable {
     async fn connect(&self, to: SocketAddr) -> io::Result<Box<dyn Socket>> {
         let (answer, answered) = oneshot::channel();
         self.dials.send(Dial { life: self.life, to, answer }).map_err(io::Error::other)?;
-        Ok(Box::new(answered.await.map_err(io::Error::other)??))
+        let socket = answered.await.map_err(io::Error::other)??;
+        Ok(Box::new(Iced { socket, ice: self.ice.clone() }))
     }
 }
 

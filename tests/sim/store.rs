@@ -268,6 +268,10 @@ impl Store {
         }
         if dies < 2 {
             self.miss(master, chance).await;
+        } else if chance.permille(700) {
+            // Somebody may have read from it what nobody else will ever have, and go on only after it was replaced.
+            sleep(chance.millis(0, 3000)).await;
+            super::faults::freeze(world, chance);
         }
         sleep(chance.millis(0, 2000)).await;
         if let Some(heir) = self.heir(master, chance) {

@@ -8,7 +8,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::http::Method;
 use nchf::app::App;
 use nchf::charging::ids::AccountId;
@@ -24,7 +23,7 @@ use super::auditor::{Auditor, Found, PRICES, millionths};
 use super::chance::Chance;
 use super::consumer::{Consumer, supi};
 use super::disk::{Loss, Shared as Disk};
-use super::instance::{Instance, ROUNDS, WallClock, call, consumer_address};
+use super::instance::{Door, Instance, ROUNDS, WallClock, consumer_address};
 use super::mutant::Mutant;
 use super::network::{Dial, Life, Lines, switchboard};
 use super::options::Options;
@@ -216,14 +215,27 @@ impl World {
     }
 
     /// Some instance that is alive, as a balancer finds it.
-    pub fn pick(&self, chance: &mut Chance) -> Option<(Life, Router)> {
+    pub fn pick(&self, chance: &mut Chance) -> Option<Door> {
         let instances = self.instances.borrow();
         let alive: Vec<&Instance> = instances.iter().flatten().collect();
         if alive.is_empty() {
             return None;
         }
-        let chosen = chance.one_of(&alive);
-        Some((chosen.life, chosen.router()))
+        Some(chance.one_of(&alive).door())
+    }
+
+    /// An instance stands still for so long, or until it is killed.
+    pub fn freeze(&self, life: Life, lasts: Duration) {
+        let instances = self.instances.borrow();
+        let Some(instance) = instances.iter().flatten().find(|one| one.life == life) else { return };
+        let ice = instance.ice.clone();
+        if ice.freeze() {
+            // Whoever froze it may end before.
+            spawn_local(async move {
+                sleep(lasts).await;
+                ice.thaw();
+            });
+        }
     }
 
     pub fn consumer_at(&self, address: SocketAddr) -> Option<Rc<Consumer>> {
@@ -256,7 +268,7 @@ impl World {
         self.is_faulty.set(false);
         self.store.heal(self.wall_millis());
         self.disks.iter().for_each(|disk| disk.disk().fault = None);
-        // What is still on its way arrives.
+        // What is still on its way arrives, and whoever is frozen goes on.
         sleep(Duration::from_secs(100)).await;
         self.is_over.set(true);
         let found = self.settle().await;
@@ -287,8 +299,9 @@ impl World {
     pub async fn administer(&self, method: Method, path: &str, body: &Value) -> Value {
         let mut chance = self.chance.stream("operator", self.millis());
         for _ in 0..500 {
-            if let Some((life, router)) = self.pick(&mut chance) {
-                let answer = call(router, method.clone(), path, body).await;
+            if let Some(door) = self.pick(&mut chance) {
+                let life = door.life;
+                let answer = door.call(method.clone(), path, body).await;
                 if answer.status < 300 && !self.lines.is_cut(life) {
                     return serde_json::from_slice(&answer.body).unwrap_or_default();
                 }
@@ -407,8 +420,8 @@ impl World {
                 if !self.auditor.borrow().is_settled(operation) {
                     continue;
                 }
-                let Some((_, router)) = self.pick(&mut chance) else { continue };
-                let answer = call(router, Method::POST, &path, &body).await;
+                let Some(door) = self.pick(&mut chance) else { continue };
+                let answer = door.call(Method::POST, &path, &body).await;
                 self.auditor.borrow_mut().answered(operation, &answer, self.millis());
             }
         }
