@@ -1,13 +1,16 @@
 //! A process that stands still, as after `SIGSTOP`, and goes on later with whatever it knew, as after `SIGCONT`.
 //!
-//! While an instance is frozen, nothing that was handed to it is polled: its handlers, its workers, and all calls to its
-//! store, whoever makes them. Its sockets take and give nothing; what others sent waits in them, and what it had written
-//! is delivered. So its timers wake nobody who decides anything: a deadline that passes is seen after the thaw, together
-//! with an answer that came in time, and the answer wins, as it would in a process.
+//! While an instance is frozen, its handlers and workers are not polled, and neither are the calls to its store by
+//! which requests, records and notifications load, commit, confirm and acknowledge, whoever makes them. Its sockets
+//! take and give nothing; what others sent waits in them, and what it had written is delivered. A deadline that passes
+//! around any of these is seen after the thaw, together with an answer that came in time, and the answer wins, as in a
+//! process.
 //!
-//! What cannot be held are tasks that the program spawns by itself inside of its store and its HTTP client: lanes,
-//! drivers of connections, pools. They belong to the one runtime that everybody shares, so they may notice while frozen
-//! that a deadline has passed, and give up a connection or a batch. Nothing of that leaves the instance before the thaw.
+//! What cannot be held are tasks that the program spawns by itself, because they belong to the one runtime that
+//! everybody shares: lanes, drivers of connections and pools; and of the work on a request or a notification, which is
+//! a task too, what it does between the calls above: waiting for an account's turn, looking up other sessions, waiting
+//! for a consumer. They may notice while frozen that a deadline has passed, and give something up. Nothing of that
+//! leaves the instance before the thaw, because its sockets and those calls do not move.
 
 use std::io;
 use std::pin::{Pin, pin};
