@@ -319,17 +319,27 @@ impl<P: Place> Exporter<P> {
         Ok(true)
     }
 
-    /// The next entries of a partition, with their records.
+    /// The next entries of a partition, with their records; those before the first one that cannot be read, which stays
+    /// until somebody mends it and keeps back its partition alone.
     async fn next_of(
         &self,
         partition: Partition,
         after: Option<OutboxId>,
         limit: usize,
     ) -> Result<Option<(Taken, Vec<Cdr>)>, Error> {
-        let entries = self.app.store.outbox(partition, Queue::Records, after.as_ref(), limit).await?;
+        let mut entries = self.app.store.outbox(partition, Queue::Records, after.as_ref(), limit).await?;
+        let records = loop {
+            match self.records_of(&entries).await {
+                Err(Error::Store(store::Error::Corrupt(_))) if entries.len() > 1 => entries.truncate(entries.len() / 2),
+                Err(Error::Store(error @ store::Error::Corrupt(_))) => {
+                    tracing::error!(partition = partition.0, %error, "a record cannot be made; those behind it wait");
+                    return Ok(None);
+                }
+                records => break records?,
+            }
+        };
         let Some((upto, _)) = entries.last() else { return Ok(None) };
         let upto = upto.clone();
-        let records = self.records_of(&entries).await?;
         let taken = Taken { partition, after, upto, records: u32::try_from(records.len()).unwrap_or(u32::MAX) };
         Ok(Some((taken, records)))
     }

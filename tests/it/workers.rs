@@ -250,7 +250,11 @@ async fn a_changed_tariff_asks_only_those_whom_it_concerns() {
 
 /// Writes a session's document anew, as a hand may do it that knows the store.
 async fn rewrite(world: &World, session: &Answer, change: impl FnOnce(&mut SessionWrite)) {
-    let reference = ChargingDataRef::new(session.reference());
+    rewrite_at(world, &session.reference(), change).await;
+}
+
+async fn rewrite_at(world: &World, reference: &str, change: impl FnOnce(&mut SessionWrite)) {
+    let reference = ChargingDataRef::new(reference);
     let app = &world.app;
     let account = app.shared.refs.account_of(reference.as_str()).unwrap();
     let load = Load { account, session: Some(reference.clone()), index: Vec::new() };
@@ -390,6 +394,35 @@ async fn closed_records_come_out_once_in_a_file_when_it_is_full() {
     running.world.tick(900);
     running.round().await;
     assert_eq!(published(running.directory.path()).len(), 6, "nothing comes out again");
+}
+
+#[tokio::test]
+async fn a_record_that_cannot_be_made_keeps_back_no_other_partition() {
+    let mut running = Running::new().await;
+    running.round().await;
+    let partition = |reference: &str| running.world.app.shared.refs.account_of(reference).unwrap().partition();
+    let before = running.charge(1).await;
+    let created = running.world.create(&asks(1, "http://127.0.0.1:9/of-another-session")).await;
+    running.world.release(&created, &request(2, json!({ "subscriberIdentifier": null }))).await.expect(204);
+    let damaged = created.reference();
+    assert_eq!(partition(&damaged), partition(&before));
+    let mut elsewhere = Vec::new();
+    for subscriber in 2..=6 {
+        elsewhere.push(running.charge(subscriber).await);
+    }
+    elsewhere.retain(|other| partition(other) != partition(&damaged));
+    assert!(!elsewhere.is_empty());
+    rewrite_at(&running.world, &damaged, |write| write.journal = Some("no entry".into())).await;
+
+    running.round().await;
+    running.world.tick(900);
+    running.round().await;
+    let records = published(running.directory.path());
+    let mut found: Vec<_> = records.iter().map(|record| record["ref"].as_str().unwrap()).collect();
+    found.sort_unstable();
+    let mut expected: Vec<_> = elsewhere.iter().map(String::as_str).chain([before.as_str()]).collect();
+    expected.sort_unstable();
+    assert_eq!(found, expected);
 }
 
 #[tokio::test]

@@ -50,7 +50,7 @@ fn an_open_session_takes_little_memory() {
     assert!(two_groups.entry <= 200.0, "{two_groups:?}");
     assert!(one_group.journal <= 1600.0 && two_groups.journal <= 1600.0, "{one_group:?}, {two_groups:?}");
     // What is measured, and a little more: whoever needs more says here how much.
-    assert!(one_group.updated <= 940.0 && two_groups.updated <= 940.0, "{one_group:?}, {two_groups:?}");
+    assert!(one_group.updated <= 950.0 && two_groups.updated <= 950.0, "{one_group:?}, {two_groups:?}");
 }
 
 async fn measure(groups: usize) -> Memory {
