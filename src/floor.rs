@@ -204,15 +204,9 @@ fn commit(load: &Load, found: &Snapshot, reference: &ChargingDataRef, step: Step
         journal: Some(octets(SIZES.entry)),
     };
     Commit {
-        origin: found.origin,
-        account: load.account,
-        account_expected: Version::of(found.account.as_ref()),
-        account_steps: 1,
         account_document: Some(octets(SIZES.account)),
-        account_journal: None,
         sessions: vec![session],
-        outbox: Vec::new(),
-        index: Vec::new(),
+        ..Commit::unchanged(found.origin, load.account, Version::of(found.account.as_ref()))
     }
 }
 

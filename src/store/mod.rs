@@ -114,6 +114,22 @@ pub struct Commit {
 }
 
 impl Commit {
+    /// One that expects the account and changes nothing; the rest is added to it.
+    #[must_use]
+    pub const fn unchanged(origin: Origin, account: AccountKey, expected: Version) -> Self {
+        Self {
+            origin,
+            account,
+            account_expected: expected,
+            account_steps: 1,
+            account_document: None,
+            account_journal: None,
+            sessions: Vec::new(),
+            outbox: Vec::new(),
+            index: Vec::new(),
+        }
+    }
+
     /// The account's version once its new document is written.
     #[must_use]
     pub const fn account_version(&self) -> Version {

@@ -250,28 +250,31 @@ impl App {
         self.shared.clock.now().since(fate.begun).millis()
     }
 
-    /// Maintains each open session of a list for which `cause` finds one. One that cannot be read is an error, but only
-    /// after all others.
+    /// Maintains each open session of some lists for which `cause` finds one. One that cannot be read is an error, but
+    /// only after all others.
     pub async fn maintain_each(
         &self,
-        list: &List,
+        lists: impl IntoIterator<Item = List, IntoIter: Send>,
         cause: impl Fn(&ChargingSession) -> Option<Maintenance>,
     ) -> Result<(), Failure> {
         let mut unreadable = None;
-        let mut cursor: Option<Box<str>> = None;
-        loop {
-            let page = self.store.list(list, cursor.as_deref(), PAGE).await?;
-            for reference in page.items.into_iter().map(ChargingDataRef::new) {
-                match self.maintain_for(&reference, &cause).await {
-                    Err(error @ Failure::Store(store::Error::Corrupt(_))) => unreadable = Some(error),
-                    done => done?,
+        for list in lists {
+            let mut cursor: Option<Box<str>> = None;
+            loop {
+                let page = self.store.list(&list, cursor.as_deref(), PAGE).await?;
+                for reference in page.items.into_iter().map(ChargingDataRef::new) {
+                    match self.maintain_for(&reference, &cause).await {
+                        Err(error @ Failure::Store(store::Error::Corrupt(_))) => unreadable = Some(error),
+                        done => done?,
+                    }
+                }
+                cursor = page.next;
+                if cursor.is_none() {
+                    break;
                 }
             }
-            match page.next {
-                Some(next) => cursor = Some(next),
-                None => return unreadable.map_or(Ok(()), Err),
-            }
         }
+        unreadable.map_or(Ok(()), Err)
     }
 
     async fn maintain_for(
@@ -291,7 +294,7 @@ impl App {
         let list = List::OpenSessionsOf(self.shared.refs.account_key(&subscriber.account));
         let is_paid_by =
             |session: &ChargingSession| session.payer.as_ref().is_some_and(|payer| payer.subscriber == subscriber.id);
-        self.maintain_each(&list, |session| is_paid_by(session).then_some(Maintenance::Abort { reason })).await
+        self.maintain_each([list], |session| is_paid_by(session).then_some(Maintenance::Abort { reason })).await
     }
 
     /// Asks for new quota wherever one of these rating groups was granted by an older version of the plan.
@@ -301,14 +304,7 @@ impl App {
             let groups: Vec<_> = session.granted_groups().filter(|group| changed.contains(group)).collect();
             (!groups.is_empty()).then_some(Maintenance::Reauthorize { groups: Some(groups) })
         };
-        let mut unreadable = None;
-        for partition in Partition::all() {
-            match self.maintain_each(&List::OpenSessions(partition), cause).await {
-                Err(error @ Failure::Store(store::Error::Corrupt(_))) => unreadable = Some(error),
-                done => done?,
-            }
-        }
-        unreadable.map_or(Ok(()), Err)
+        self.maintain_each(Partition::all().map(List::OpenSessions), cause).await
     }
 
     /// The session behind a reference, open or closed, as long as its document lives.
@@ -592,17 +588,7 @@ fn account_commit(key: AccountKey, read: &Snapshot, account: &Account) -> Commit
 
 /// A commit that follows from what was read, and changes nothing of it yet.
 fn unchanged(account: AccountKey, read: &Snapshot) -> Commit {
-    Commit {
-        origin: read.origin,
-        account,
-        account_expected: Version::of(read.account.as_ref()),
-        account_steps: 1,
-        account_document: None,
-        account_journal: None,
-        sessions: Vec::new(),
-        outbox: Vec::new(),
-        index: Vec::new(),
-    }
+    Commit::unchanged(read.origin, account, Version::of(read.account.as_ref()))
 }
 
 /// What a decision changes besides the account. `versions` are those of its sessions.

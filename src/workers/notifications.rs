@@ -228,7 +228,7 @@ impl App {
             let groups = session.ran_out_groups();
             (!groups.is_empty()).then_some(Maintenance::Reauthorize { groups: Some(groups) })
         };
-        self.maintain_each(&List::OpenSessionsOf(account), cause).await
+        self.maintain_each([List::OpenSessionsOf(account)], cause).await
     }
 }
 

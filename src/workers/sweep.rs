@@ -155,17 +155,7 @@ async fn check(app: &App, reference: ChargingDataRef) -> Result<Option<Held>, st
         journal: None,
     };
     let account_expected = store::Version::of(snapshot.account.as_ref());
-    let commit = Commit {
-        origin: snapshot.origin,
-        account,
-        account_expected,
-        account_steps: 1,
-        account_document: None,
-        account_journal: None,
-        sessions: vec![write],
-        outbox: Vec::new(),
-        index: Vec::new(),
-    };
+    let commit = Commit { sessions: vec![write], ..Commit::unchanged(snapshot.origin, account, account_expected) };
     put_back(app, &commit).await?;
     Ok(Some(held))
 }

@@ -66,15 +66,8 @@ impl Meddler for Spoiler {
 async fn touch(store: &dyn Store, account: AccountKey) {
     let read = store.load(&Load { account, session: None, index: Vec::new() }).await.unwrap();
     let commit = Commit {
-        origin: read.origin,
-        account,
-        account_expected: Version::of(read.account.as_ref()),
-        account_steps: 1,
-        account_document: read.account.map(|account| account.bytes),
-        account_journal: None,
-        sessions: Vec::new(),
-        outbox: Vec::new(),
-        index: Vec::new(),
+        account_document: read.account.as_ref().map(|account| account.bytes.clone()),
+        ..Commit::unchanged(read.origin, account, Version::of(read.account.as_ref()))
     };
     store.commit(&commit).await.unwrap();
 }

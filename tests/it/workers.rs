@@ -270,17 +270,8 @@ async fn rewrite_at(world: &World, reference: &str, change: impl FnOnce(&mut Ses
         journal: None,
     };
     change(&mut write);
-    let commit = Commit {
-        origin: Origin::ANY,
-        account,
-        account_expected: snapshot.account.unwrap().version,
-        account_steps: 1,
-        account_document: None,
-        account_journal: None,
-        sessions: vec![write],
-        outbox: Vec::new(),
-        index: Vec::new(),
-    };
+    let expected = snapshot.account.unwrap().version;
+    let commit = Commit { sessions: vec![write], ..Commit::unchanged(Origin::ANY, account, expected) };
     app.store.commit(&commit).await.unwrap();
 }
 

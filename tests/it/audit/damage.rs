@@ -56,15 +56,9 @@ impl<'a> Hand<'a> {
     async fn commit(&self, account: Option<Bytes>, session: Option<SessionWrite>) {
         let ((_, account_expected), _) = self.documents().await;
         let commit = Commit {
-            origin: Origin::ANY,
-            account: self.account,
-            account_expected,
-            account_steps: 1,
             account_document: account,
-            account_journal: None,
             sessions: session.into_iter().collect(),
-            outbox: Vec::new(),
-            index: Vec::new(),
+            ..Commit::unchanged(Origin::ANY, self.account, account_expected)
         };
         self.store().commit(&commit).await.unwrap();
     }

@@ -39,15 +39,8 @@ async fn enrich(store: &dyn Store) {
     let mut richer: Account = record::decode(&document.bytes).unwrap();
     richer.balances[0].amount = Amount::new(10_000_001);
     let commit = Commit {
-        origin: Origin::ANY,
-        account,
-        account_expected: document.version,
-        account_steps: 1,
         account_document: Some(record::encode(&richer)),
-        account_journal: None,
-        sessions: Vec::new(),
-        outbox: Vec::new(),
-        index: Vec::new(),
+        ..Commit::unchanged(Origin::ANY, account, document.version)
     };
     store.commit(&commit).await.unwrap();
 }

@@ -42,17 +42,7 @@ pub fn writes(account: AccountKey, expected: Version, document: &'static str) ->
 
 /// A commit that expects the account and leaves it as it is.
 pub fn leaves(account: AccountKey, expected: Version) -> Commit {
-    Commit {
-        origin: Origin::ANY,
-        account,
-        account_expected: expected,
-        account_steps: 1,
-        account_document: None,
-        account_journal: None,
-        sessions: Vec::new(),
-        outbox: Vec::new(),
-        index: Vec::new(),
-    }
+    Commit::unchanged(Origin::ANY, account, expected)
 }
 
 pub const QUEUES: [Queue; 2] = [Queue::Records, Queue::Notifications];

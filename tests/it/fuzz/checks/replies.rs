@@ -58,15 +58,8 @@ async fn ask(store: &RedisStore, what: u8) -> Result<(), store::Error> {
         }
         1 => {
             let commit = Commit {
-                origin: Origin::ANY,
-                account,
-                account_expected: Version(1),
-                account_steps: 1,
                 account_document: Some(b"a document".as_slice().into()),
-                account_journal: None,
-                sessions: Vec::new(),
-                outbox: Vec::new(),
-                index: Vec::new(),
+                ..Commit::unchanged(Origin::ANY, account, Version(1))
             };
             store.commit(&commit).await
         }

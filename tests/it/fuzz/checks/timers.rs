@@ -73,17 +73,8 @@ impl World {
             listing: Listing::Keep,
             journal: None,
         };
-        let commit = Commit {
-            origin: Origin::ANY,
-            account: self.account,
-            account_expected: Version::ABSENT,
-            account_steps: 1,
-            account_document: None,
-            account_journal: None,
-            sessions: vec![write],
-            outbox: Vec::new(),
-            index: Vec::new(),
-        };
+        let unchanged = Commit::unchanged(Origin::ANY, self.account, Version::ABSENT);
+        let commit = Commit { sessions: vec![write], ..unchanged };
         self.store.commit(&commit).await.expect("nobody else writes");
         *version = version.next();
         match timer {
