@@ -3,7 +3,8 @@
 //! Every master writes a history: a name, and an offset that grows with each byte that its replicas have to hear. A
 //! replica that is promoted begins a history of its own and keeps the name of the one before and the offset where it
 //! left that. So whoever remembers how far a history reached when a change was answered can tell exactly whether the next
-//! master has it. What cannot be told is said, too: a server that starts anew remembers no history before its own.
+//! master has it. What cannot be told is said, too: a server that starts anew remembers no history before its own. That
+//! alone is no loss, as long as it answers nothing: it may have been replaced meanwhile, and be the last one to know.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -111,6 +112,8 @@ struct Known {
     answered: u64,
     /// What comes at or after this offset is not part of any history that goes on.
     ended_at: Option<u64>,
+    /// What the same server wrote before it began anew, until it answers.
+    forgot: Option<Box<str>>,
 }
 
 /// Histories that have ended are remembered for those who do not know it yet, the latest ones only.
@@ -150,7 +153,8 @@ impl Histories {
             same.server = server.into();
             return None;
         }
-        let mut begun = Known { history: found.history.clone(), server: server.into(), answered: 0, ended_at: None };
+        let (history, server) = (found.history.clone(), Box::from(server));
+        let mut begun = Known { history, server, answered: 0, ended_at: None, forgot: None };
         let mut loss = None;
         if let Some(before) = known.iter_mut().find(|known| known.history == found.before) {
             let left_at = found.left_before_at.unwrap_or_default();
@@ -159,13 +163,20 @@ impl Histories {
             let kept = left_at.saturating_sub(1);
             begun.answered = before.answered.min(kept);
             loss = (before.answered > kept).then_some(Loss::Behind { answered: before.answered, kept });
-        } else if let Some(before) = known.iter_mut().find(|known| &*known.server == server && known.ended_at.is_none())
-        {
-            before.ended_at = Some(0);
+            // Whoever forgot it was replaced.
+            for stray in known.iter_mut().filter(|known| known.forgot.as_ref() == Some(&found.before)) {
+                (stray.ended_at, stray.forgot) = (Some(0), None);
+            }
+        } else if let Some(before) = known.iter_mut().rfind(|known| known.server == begun.server && known.goes_on()) {
             // Started again, with what is on its disk.
             let is_on_disk = durability == Durability::Fsync;
-            let answered = before.answered;
-            loss = (answered > 0 && !is_on_disk).then_some(Loss::Untold { answered });
+            let forgot = before.forgot.take();
+            if is_on_disk || before.answered == 0 {
+                before.ended_at = Some(0);
+                begun.forgot = forgot;
+            } else {
+                begun.forgot = Some(before.history.clone());
+            }
         }
         known.push(begun);
         if known.len() > ENDED_MAX
@@ -178,10 +189,22 @@ impl Histories {
 
     fn remember(&self, history: &str, offset: u64) -> Option<Loss> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = known.iter_mut().find(|known| &*known.history == history)?;
-        known.answered = known.answered.max(offset);
-        let kept = known.ended_at?.saturating_sub(1);
-        (offset > kept).then_some(Loss::Behind { answered: offset, kept })
+        let this = known.iter_mut().find(|known| &*known.history == history)?;
+        this.answered = this.answered.max(offset);
+        if let Some(ended_at) = this.ended_at {
+            let kept = ended_at.saturating_sub(1);
+            return (offset > kept).then_some(Loss::Behind { answered: offset, kept });
+        }
+        let forgot = this.forgot.take()?;
+        let before = known.iter_mut().find(|known| known.history == forgot && known.goes_on())?;
+        before.ended_at = Some(0);
+        Some(Loss::Untold { answered: before.answered })
+    }
+}
+
+impl Known {
+    fn goes_on(&self) -> bool {
+        self.ended_at.is_none()
     }
 }
 
@@ -264,9 +287,27 @@ mod tests {
         compare(&of, "one", &master("a", "", 0));
         of.remember("a", 100);
         assert_eq!(of.compare("one", &master("b", "", 0), Durability::Fsync), None);
-        of.remember("b", 10);
-        assert_eq!(compare(&of, "one", &master("c", "", 0)), Some(Loss::Untold { answered: 10 }));
+        assert_eq!(of.remember("b", 10), None);
+        // Begun twice, and nothing was answered in between.
+        assert_eq!(compare(&of, "one", &master("c", "", 0)), None);
+        assert_eq!(compare(&of, "one", &master("d", "", 0)), None);
+        assert_eq!(of.remember("d", 3), Some(Loss::Untold { answered: 10 }));
+        assert_eq!(of.remember("d", 4), None);
         // Another server that joins a cluster has a history of its own.
-        assert_eq!(compare(&of, "two", &master("d", "", 0)), None);
+        assert_eq!(compare(&of, "two", &master("e", "", 0)), None);
+        assert_eq!(of.remember("e", 5), None);
+    }
+
+    #[test]
+    fn a_server_that_began_anew_and_was_replaced_meanwhile_is_no_loss() {
+        let of = histories();
+        compare(&of, "one", &master("a", "", 0));
+        of.remember("a", 100);
+        // It is met before the one that took its place.
+        assert_eq!(compare(&of, "one", &master("b", "", 0)), None);
+        assert_eq!(compare(&of, "two", &master("c", "a", 101)), None);
+        assert_eq!(of.remember("c", 130), None);
+        // What it answers nevertheless is lost.
+        assert_eq!(of.remember("b", 10), Some(Loss::Behind { answered: 10, kept: 0 }));
     }
 }
