@@ -77,6 +77,8 @@ impl Clustered {
         let bus = bus.to_string();
         let mut options = vec!["--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-port", &bus];
         options.extend(["--cluster-allow-replica-migration", "no", "--repl-diskless-sync-delay", "0"]);
+        // However long it takes until it is elected.
+        options.extend(["--cluster-replica-validity-factor", "0"]);
         options.extend(&self.options);
         Server::start(self.program.clone(), &options)
     }

@@ -113,10 +113,13 @@ fn following(sentinel: &Server) -> usize {
     replicas.iter().filter(|replica| replica["master-link-status"] == "ok").count()
 }
 
+/// Servers ask each other every ten seconds, on a busy machine more than once in vain.
+const PATIENCE: Duration = Duration::from_secs(90);
+
 pub fn wait_for(what: &str, mut is_there: impl FnMut() -> bool) {
     let start = Instant::now();
     while !is_there() {
-        assert!(start.elapsed() < Duration::from_secs(30), "waited too long for {what}");
+        assert!(start.elapsed() < PATIENCE, "waited too long for {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
