@@ -140,8 +140,8 @@ impl Scene {
         let parsed =
             |body: String| parse::charging_data_request(body.as_bytes(), Service::Converged, None).expect("a request");
         let created = parsed(bench::example_create());
-        let pdu_session = created.pdu_session();
-        let Parsed { invocation, one_time, identities } = created;
+        let (identities, pdu_session) = (created.identities(), created.pdu_session());
+        let Parsed { invocation, one_time } = created;
         let opening = Opening { invocation, service: Service::Converged, one_time, identities, pdu_session };
         let reference = app.create(&opening).await.expect("a session").session.reference;
         for number in 1..SESSION_AGE {

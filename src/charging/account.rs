@@ -206,30 +206,38 @@ impl Account {
         moves
     }
 
-    /// Takes up to `units` out of an allowance, first out of what is held of it. Answers how many it took.
-    pub fn pay_in_kind(
-        &mut self,
-        at: usize,
-        units: u64,
-        now: Timestamp,
-        held: &mut [Reservation],
-    ) -> (u64, Option<Move>) {
-        let Some(balance) = self.balances.get_mut(at) else { return (0, None) };
-        let part = held.iter_mut().find(|part| part.balance == balance.id);
-        let mine = part.as_ref().map_or(Amount::ZERO, |part| part.amount);
+    /// How many units [`Account::pay_in_kind`] takes out of an allowance, of `units` at most.
+    pub fn covers_in_kind(&self, at: usize, units: u64, now: Timestamp, held: &[Reservation]) -> u64 {
+        let Some(balance) = self.balances.get(at) else { return 0 };
+        let mine = held.iter().find(|part| part.balance == balance.id).map_or(Amount::ZERO, |part| part.amount);
         let free = if balance.is_expired(now) { Amount::ZERO } else { balance.free() };
         let worth = mine.as_units().saturating_add(free.as_units()).min(units);
-        let Some(taken) = Amount::of(worth).filter(|taken| taken.is_positive()) else { return (0, None) };
-        let before = balance.amount;
-        balance.take(taken, part);
-        (worth, Some(Move::of(MoveKind::Debit, balance, taken, before)))
+        // More than can be counted is never in a balance.
+        if Amount::of(worth).is_some() { worth } else { 0 }
     }
 
-    /// Takes `charge` of the money, first out of what is held, then in order, the rest below zero.
-    /// `None`, and nothing changed, when the amount would be more than can be counted.
+    /// Takes units that the allowance covers, first out of what is held of it.
+    pub fn pay_in_kind(&mut self, at: usize, units: u64, held: &mut [Reservation]) -> Option<Move> {
+        let balance = self.balances.get_mut(at)?;
+        let taken = Amount::of(units).filter(|taken| taken.is_positive())?;
+        let before = balance.amount;
+        balance.take(taken, held.iter_mut().find(|part| part.balance == balance.id));
+        Some(Move::of(MoveKind::Debit, balance, taken, before))
+    }
+
+    /// Whether the account can be asked to pay so much: not whether it has it, but whether what it then owes can be
+    /// counted.
+    pub fn can_pay(&self, charge: Amount) -> bool {
+        let lowest = self.overdraft().and_then(|at| self.balances.get(at));
+        lowest.is_some_and(|lowest| lowest.amount.minus(charge).is_some())
+    }
+
+    /// Takes `charge` of the money, first out of what is held, then in order, the rest below zero. `None`, and nothing
+    /// changed, when the account cannot be asked to pay so much.
     pub fn pay(&mut self, charge: Amount, held: &mut [Reservation]) -> Option<Vec<Move>> {
-        let lowest = self.overdraft().and_then(|at| self.balances.get(at))?;
-        lowest.amount.minus(charge)?;
+        if !self.can_pay(charge) {
+            return None;
+        }
         let mut left = charge;
         let mut moves: Vec<Move> = Vec::new();
         for part in held.iter_mut() {

@@ -62,56 +62,51 @@ impl<'a> Rated<'a> {
         during: UsedDuring,
         account: &mut Account,
         session: &mut ChargingSession,
-        held: &mut Vec<Reservation>,
-    ) -> Result<(Amount, Vec<Move>), Overflow> {
-        let unchanged = (account.clone(), held.clone());
-        self.charge_parts(now, units, during, account, session, held).inspect_err(|Overflow| {
-            (*account, *held) = unchanged;
-        })
-    }
-
-    fn charge_parts(
-        &self,
-        now: Timestamp,
-        units: u64,
-        during: UsedDuring,
-        account: &mut Account,
-        session: &mut ChargingSession,
         held: &mut [Reservation],
     ) -> Result<(Amount, Vec<Move>), Overflow> {
-        let mut moves = Vec::new();
         let mut left = units;
+        let mut in_kind = Vec::new();
         for at in account.allowances(&self.tariff.allowances, self.tariff.kind) {
-            let (taken, change) = account.pay_in_kind(at, left, now, held);
-            left = left.saturating_sub(taken);
-            moves.extend(change.map(|change| change.for_usage(self.rating_group, Some(taken), Some(self.version()))));
+            let covered = account.covers_in_kind(at, left, now, held);
+            left = left.saturating_sub(covered);
+            in_kind.push((at, covered));
         }
-
         let month = self.calendar().month(during.end);
         let segments = self.segments(left, during, account.counted(self.plan_id(), self.rating_group, month));
         // Two stretches at one price count on one meter.
-        let mut metered: Vec<Segment> = Vec::new();
+        let mut metered: Vec<(Segment, Amount)> = Vec::new();
         let mut charged = Amount::ZERO;
         for segment in segments {
-            let before = session.metered(self.rating_group, segment.price).checked_add(
-                metered.iter().filter(|other| other.price == segment.price).map(|other| other.units).sum(),
-            );
-            let cost = segment.price.charge_more(before.ok_or(Overflow)?, segment.units).ok_or(Overflow)?;
+            let same_price = metered.iter().filter(|(other, _)| other.price == segment.price);
+            let before = session
+                .metered(self.rating_group, segment.price)
+                .checked_add(same_price.map(|(other, _)| other.units).sum())
+                .ok_or(Overflow)?;
+            let cost = segment.price.charge_more(before, segment.units).ok_or(Overflow)?;
             charged = charged.plus(cost).ok_or(Overflow)?;
-            if cost.is_positive() {
-                let paid = account.pay(cost, held).ok_or(Overflow)?;
+            metered.push((segment, cost));
+        }
+        let total = session.charged.plus(charged).ok_or(Overflow)?;
+        if charged.is_positive() && !account.can_pay(charged) {
+            return Err(Overflow);
+        }
+
+        // From here on nothing fails: whoever can be asked to pay the sum can be asked for each part.
+        let mut moves = Vec::new();
+        for (at, covered) in in_kind {
+            let taken = account.pay_in_kind(at, covered, held);
+            moves.extend(taken.map(|taken| taken.for_usage(self.rating_group, Some(covered), Some(self.version()))));
+        }
+        for (segment, cost) in metered {
+            if cost.is_positive()
+                && let Some(paid) = account.pay(cost, held)
+            {
                 let units = if paid.len() == 1 { Some(segment.units) } else { None };
                 moves.extend(paid.into_iter().map(|one| one.for_usage(self.rating_group, units, Some(self.version()))));
             }
-            metered.push(segment);
-        }
-        let total = session.charged.plus(charged).ok_or(Overflow)?;
-
-        // From here on nothing fails.
-        session.charged = total;
-        for segment in metered {
             session.meter(self.rating_group, segment.price, segment.units);
         }
+        session.charged = total;
         if matches!(self.tariff.prices, Prices::Tiers { .. }) && left > 0 {
             account.count(self.plan_id(), self.rating_group, month, left);
         }
@@ -223,7 +218,7 @@ impl<'a> Rated<'a> {
     ) -> Result<Option<(Vec<Move>, bool)>, Overflow> {
         let during = UsedDuring { start: None, end: now, closed_by_tariff_change: false };
         let (mut paying, mut counting) = (account.clone(), session.clone());
-        let (cost, moves) = self.charge(now, asked, during, &mut paying, &mut counting, &mut Vec::new())?;
+        let (cost, moves) = self.charge(now, asked, during, &mut paying, &mut counting, &mut [])?;
         if cost.is_positive() && paying.money_available() < Amount::ZERO {
             return Ok(None);
         }

@@ -326,13 +326,13 @@ fn hours(windows: &[Window]) -> impl Iterator<Item = Hours> {
 #[derive(Clone, Debug, Default)]
 pub struct Catalog {
     newest: BTreeMap<TariffPlanId, Arc<PlanInForce>>,
-    versions: BTreeMap<(TariffPlanId, u32), Arc<PlanInForce>>,
+    versions: BTreeMap<TariffPlanId, BTreeMap<u32, Arc<PlanInForce>>>,
 }
 
 impl Catalog {
     pub fn add(&mut self, plan: PlanInForce) {
         let plan = Arc::new(plan);
-        self.versions.insert((plan.plan.id.clone(), plan.plan.version), Arc::clone(&plan));
+        self.versions.entry(plan.plan.id.clone()).or_default().insert(plan.plan.version, Arc::clone(&plan));
         let newest = self.newest.entry(plan.plan.id.clone()).or_insert_with(|| Arc::clone(&plan));
         if newest.plan.version < plan.plan.version {
             *newest = plan;
@@ -344,7 +344,7 @@ impl Catalog {
     }
 
     pub fn version(&self, id: &TariffPlanId, version: u32) -> Option<&Arc<PlanInForce>> {
-        self.versions.get(&(id.clone(), version))
+        self.versions.get(id)?.get(&version)
     }
 
     pub fn all_newest(&self) -> impl Iterator<Item = &Arc<PlanInForce>> {

@@ -1,5 +1,6 @@
 //! Points in time and stretches of it. Nothing here reads a clock: `now` is always handed in.
 
+use jiff::fmt::temporal::DateTimePrinter;
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
@@ -62,7 +63,8 @@ impl Timestamp {
 
     /// RFC 3339 in UTC, with milliseconds: the spelling of every time that leaves the program as text.
     pub fn rfc3339(self) -> String {
-        format!("{:.3}", self.on_calendar())
+        const PRINTER: DateTimePrinter = DateTimePrinter::new().precision(Some(3));
+        PRINTER.timestamp_to_string(&self.on_calendar())
     }
 }
 

@@ -2,6 +2,7 @@
 //! in the session, as answers tell them.
 
 use jiff::civil;
+use jiff::fmt::temporal::DateTimePrinter;
 use jiff::tz::Offset;
 
 use super::bytes::{Reader, Writer};
@@ -311,7 +312,9 @@ impl Instant {
             None if fraction.is_empty() => fraction,
             Some(_) | None => return None,
         };
-        let nanos: i32 = if digits.is_empty() { 0 } else { number(&format!("{digits:0<9}"))? };
+        let missing = u32::try_from(digits.len()).ok().and_then(|there| u32::from(NANOS).checked_sub(there))?;
+        let nanos: i32 =
+            if digits.is_empty() { 0 } else { number::<i32>(digits)?.checked_mul(10i32.checked_pow(missing)?)? };
         let mut parts = whole.split(['-', 'T', ':']);
         let mut part = |length: usize| parts.next().filter(|part| part.len() == length);
         let (year, month, day) = (part(4)?, part(2)?, part(2)?);
@@ -343,7 +346,7 @@ impl Instant {
     fn text(&self) -> Option<Box<str>> {
         let beyond = jiff::SignedDuration::from_nanos(self.nanos.into());
         let at = jiff::Timestamp::from_millisecond(self.millis.millis()).ok()?.checked_add(beyond).ok()?;
-        Some(format!("{at:.*}", usize::from(self.places)).into())
+        Some(DateTimePrinter::new().precision(Some(self.places)).timestamp_to_string(&at).into())
     }
 }
 

@@ -192,8 +192,8 @@ impl Nchf {
             Ok(parsed) => parsed,
             Err(problem) => return measured.end_with_problem(problem),
         };
-        let pdu_session = parsed.pdu_session();
-        let Parsed { invocation, one_time, identities } = parsed;
+        let (identities, pdu_session) = (parsed.identities(), parsed.pdu_session());
+        let Parsed { invocation, one_time } = parsed;
         let opening = Opening { invocation, service, one_time, identities, pdu_session };
         let app = self.app.clone();
         let work = Box::pin(async move { app.create(&opening).await });

@@ -28,15 +28,27 @@ use crate::http::problem::{InvalidParam, ProblemDetails};
 pub struct Parsed {
     pub invocation: Invocation,
     pub one_time: Option<OneTime>,
-    /// Identifiers under which the payer may be provisioned, the likeliest first.
-    pub identities: Vec<Box<str>>,
 }
 
 const PDU_SESSION: &str = "pDUSessionChargingInformation";
 
+/// Read when they are asked for: an Update is about the payer and the PDU session of its session, whatever it says.
 impl Parsed {
-    /// The PDU session that the request is about. Read when it is asked for, from a block that is the longest of most
-    /// requests: an Update is about that of its session, whatever it says.
+    /// Identifiers under which the payer may be provisioned, the likeliest first. Slice and management charging name a
+    /// tenant or a consumer of management services instead of a subscriber.
+    pub fn identities(&self) -> Vec<Box<str>> {
+        if let Some(subscriber) = &self.invocation.subscriber {
+            return vec![subscriber.as_str().into()];
+        }
+        let named = |name| {
+            let block = self.invocation.blocks.iter().find(|block| &*block.name == name)?;
+            is(serde_json::from_str::<Member<Cow<'_, str>>>(&block.json).ok()?)
+        };
+        let named = ["tenantIdentifier", "mnSConsumerIdentifier"].into_iter().filter_map(named);
+        named.filter(|text| text.len() <= IDENTITY_MAX).map(Into::into).collect()
+    }
+
+    /// The PDU session that the request is about.
     pub fn pdu_session(&self) -> Option<u32> {
         let block = self.invocation.blocks.iter().find(|block| &*block.name == PDU_SESSION)?;
         let read = serde_json::from_str::<Member<PduSessionChargingInformation<'_>>>(&block.json).ok()?;
@@ -236,7 +248,6 @@ impl Check {
             self.mandatory_pdu_session(&body, &request.others);
         }
         self.service_blocks(&body, &request.others);
-        let identities = identities(&subscriber, &request.others);
         let mut blocks = self.blocks(&body, request.others);
         for (name, member) in REPORTS.iter().filter_map(|report| report.split_once('/')) {
             let at = blocks.iter().position(|block| &*block.name == name && block.json.contains(member));
@@ -263,7 +274,7 @@ impl Check {
             blocks,
         };
         invocation.fingerprint = fingerprint::fingerprint(&invocation);
-        Some(Parsed { invocation, one_time, identities })
+        Some(Parsed { invocation, one_time })
     }
 
     fn consumer(&mut self, body: &Place<'_>, others: &Others<'_>) -> Option<Consumer> {
@@ -593,15 +604,6 @@ fn used_between(others: &Others<'_>) -> (Option<Timestamp>, Option<Timestamp>) {
         }
         Member::Absent | Member::Wrong(_) => (None, None),
     }
-}
-
-/// Slice and management charging name a tenant or a consumer of management services instead of a subscriber.
-fn identities(subscriber: &Option<SubscriberId>, others: &Others<'_>) -> Vec<Box<str>> {
-    if let Some(subscriber) = subscriber {
-        return vec![subscriber.as_str().into()];
-    }
-    let named = ["tenantIdentifier", "mnSConsumerIdentifier"].map(|name| is(read_other::<Cow<'_, str>>(others, name)));
-    named.into_iter().flatten().filter(|text| text.len() <= IDENTITY_MAX).map(Into::into).collect()
 }
 
 fn hash_key(key: &str) -> u64 {
