@@ -4,6 +4,10 @@
 //! time nor decides. Of different answers the one of the latest failover counts. What is found says itself that it is a
 //! master before it is used; a master that was replaced and does not know it yet is found out when it hears so.
 //!
+//! The sentinel that carries out a failover describes the old master until all replicas follow the new one, a second and
+//! more, although the epoch is the new one already. Where clients have to go it says when it is asked for just that; then
+//! the old master is one of the replicas, and the new one is not.
+//!
 //! A replica that most sentinels cannot reach, or that says itself that it has no connection to this master, does not
 //! become the master before one that has all that was answered: of those that can be reached the sentinels choose the
 //! one with the longest history. So nobody has to wait for it. Without that every failover would last until the old
@@ -40,11 +44,13 @@ struct Said {
     port: u16,
     /// Grows with every failover.
     epoch: u64,
+    /// It does not describe the master before any more.
+    is_settled: bool,
     replicas: Vec<Replica>,
 }
 
 /// What a sentinel says of a replica.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Replica {
     host: String,
     port: u16,
@@ -123,7 +129,7 @@ impl Sentinels {
                 Ok(Err(_)) | Err(_) => {}
             }
         }
-        let Some(latest) = heard.iter().rev().max_by_key(|said| said.epoch) else {
+        let Some(latest) = heard.iter().rev().max_by_key(|said| (said.epoch, said.is_settled)) else {
             let reason = failure.map_or_else(|| "no answer in time".to_owned(), |error| error.to_string());
             return Err(unknown(format!("no sentinel knows the master {}: {reason}", self.name)));
         };
@@ -145,6 +151,7 @@ impl Sentinels {
         let mut question = redis::pipe();
         question.cmd("SENTINEL").arg("MASTER").arg(&*self.name);
         question.cmd("SENTINEL").arg("REPLICAS").arg(&*self.name);
+        question.cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(&*self.name);
         question.query_async(&mut self.wire.connect(sentinel).await?).await
     }
 
@@ -210,8 +217,9 @@ impl Sentinels {
 fn by_most(latest: &Said, heard: &[Said], sentinels: usize) -> Vec<Replica> {
     let agree = |said: &&Said| said.epoch == latest.epoch && (&said.host, said.port) == (&latest.host, latest.port);
     let is_down = |replica: &Replica| {
-        let down = Replica { is_down: true, ..replica.clone() };
-        heard.iter().filter(agree).filter(|said| said.replicas.contains(&down)).count() > sentinels / 2
+        let is_same = |other: &Replica| (&other.host, other.port) == (&replica.host, replica.port);
+        let says_so = |said: &&Said| said.replicas.iter().any(|other| other.is_down && is_same(other));
+        heard.iter().filter(agree).filter(says_so).count() > sentinels / 2
     };
     latest.replicas.iter().map(|replica| Replica { is_down: is_down(replica), ..replica.clone() }).collect()
 }
@@ -224,22 +232,38 @@ pub fn is_master(found: &Replication) -> Result<(), RedisError> {
 fn said(answer: Value) -> Option<Said> {
     let mut answers = reply::array(answer).ok()?.into_iter();
     let mut master = named(answers.next()?)?;
-    let replicas = reply::array(answers.next()?).ok()?.into_iter().map(|replica| {
-        let mut replica = named(replica)?;
-        let flags = replica.remove("flags")?;
-        Some(Replica {
-            host: replica.remove("ip")?,
-            port: replica.remove("port")?.parse().ok()?,
-            is_down: flags.split(',').any(|flag| matches!(flag, "s_down" | "o_down")),
-            priority: replica.remove("slave-priority")?.parse().ok()?,
-        })
-    });
-    Some(Said {
+    let mut replicas = reply::array(answers.next()?).ok()?.into_iter().map(replica).collect::<Option<Vec<_>>>()?;
+    let mut address = reply::array(answers.next()?).ok()?.into_iter();
+    let host = String::from(reply::text(address.next()?).ok()?);
+    let port = reply::text(address.next()?).ok()?.parse().ok()?;
+    let epoch = master.remove("config-epoch")?.parse().ok()?;
+    let described = Replica {
+        is_down: is_down(&master.remove("flags")?),
         host: master.remove("ip")?,
         port: master.remove("port")?.parse().ok()?,
-        epoch: master.remove("config-epoch")?.parse().ok()?,
-        replicas: replicas.collect::<Option<_>>()?,
+        // Unknown of a master: as if it were preferred to all others.
+        priority: 1,
+    };
+    let is_settled = (&described.host, described.port) == (&host, port);
+    if !is_settled {
+        replicas.retain(|replica| (&replica.host, replica.port) != (&host, port));
+        replicas.push(described);
+    }
+    Some(Said { host, port, epoch, is_settled, replicas })
+}
+
+fn replica(answer: Value) -> Option<Replica> {
+    let mut replica = named(answer)?;
+    Some(Replica {
+        is_down: is_down(&replica.remove("flags")?),
+        host: replica.remove("ip")?,
+        port: replica.remove("port")?.parse().ok()?,
+        priority: replica.remove("slave-priority")?.parse().ok()?,
     })
+}
+
+fn is_down(flags: &str) -> bool {
+    flags.split(',').any(|flag| matches!(flag, "s_down" | "o_down"))
 }
 
 /// Names and values by turns.
@@ -267,6 +291,7 @@ mod tests {
             host: "here".to_owned(),
             port: 1,
             epoch: 2,
+            is_settled: true,
             replicas: vec![replica(1, false), replica(2, is_down)],
         };
         let is_down = |heard: &[Said], sentinels| {
@@ -281,5 +306,31 @@ mod tests {
         // Whoever speaks of another master says nothing of this one.
         assert!(!is_down(&[says(true), Said { epoch: 1, ..says(true) }], 3));
         assert!(!is_down(&[says(true), Said { port: 2, ..says(true) }], 3));
+    }
+
+    #[test]
+    fn whoever_carries_out_a_failover_counts_the_old_master_among_the_replicas() {
+        let text = |text: &str| Value::BulkString(text.as_bytes().to_vec());
+        let texts = |line: &str| Value::Array(line.split(' ').map(text).collect());
+        let says = |flags: &str, master: u16, other: u16, leads_to: u16| {
+            said(Value::Array(vec![
+                texts(&format!("ip here port {master} flags {flags} config-epoch 7")),
+                Value::Array(vec![
+                    texts(&format!("ip here port {other} flags slave slave-priority 100")),
+                    texts("ip here port 3 flags slave slave-priority 100"),
+                ]),
+                texts(&format!("here {leads_to}")),
+            ]))
+            .unwrap()
+        };
+        let replica = |port, is_down, priority| Replica { host: "here".to_owned(), port, is_down, priority };
+        let before = says("master,s_down,o_down", 1, 2, 1);
+        assert!(before.is_settled && before.replicas == [replica(2, false, 100), replica(3, false, 100)]);
+        let meanwhile = says("master,s_down,o_down,failover_in_progress", 1, 2, 2);
+        assert_eq!((meanwhile.port, meanwhile.is_settled), (2, false));
+        assert_eq!(meanwhile.replicas, [replica(3, false, 100), replica(1, true, 1)]);
+        // Its word counts, and the priority is that of whoever knows it.
+        let follower = || Said { replicas: vec![replica(1, true, 100)], ..says("master", 2, 1, 2) };
+        assert_eq!(by_most(&follower(), &[meanwhile, follower()], 3), [replica(1, true, 100)]);
     }
 }

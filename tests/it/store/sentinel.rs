@@ -189,6 +189,27 @@ async fn a_master_that_was_made_a_replica_is_left_at_once() {
     assert_eq!(load(&direct, account(7), None).await.account, document(2, "account"));
 }
 
+/// Goal: nobody is sent to the old master by the sentinel that carries out a failover, which describes that one until all
+/// replicas follow the new one. Method: there is no other sentinel, and a change is made meanwhile.
+#[tokio::test]
+async fn the_sentinel_that_replaces_a_master_leads_to_the_new_one_at_once() {
+    for program in Program::all() {
+        let watched = Watched::new(&program, 2, 1, &[]);
+        let sentinel = &watched.sentinels[0];
+        sentinel.ask(&["SENTINEL", "FAILOVER", "main"]);
+        let old = watched.servers[0].port().to_string();
+        let named = || -> Vec<String> {
+            redis::from_redis_value(sentinel.ask(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "main"])).unwrap()
+        };
+        wait_for("another master", || named()[1] != old);
+        let store = RedisStore::open(hasty(&watched)).await.unwrap();
+        write_until_done(&store, 0).await;
+        let direct = Settings { url: watched.promoted().url(), ..hasty(&watched) };
+        let direct = RedisStore::open(direct).await.unwrap();
+        assert_eq!(load(&direct, account(7), None).await.account, document(1, "account"));
+    }
+}
+
 #[tokio::test]
 async fn one_sentinel_of_three_is_enough_and_an_unknown_name_is_said() {
     let mut watched = Watched::new(&Program::redis(), 1, 3, &[]);

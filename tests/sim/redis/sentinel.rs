@@ -51,6 +51,14 @@ impl Sentinel {
                     Reply::error("ERR No such master with that name")
                 }
             }
+            [sentinel, address, name] if is(sentinel, "SENTINEL") && is(address, "GET-MASTER-ADDR-BY-NAME") => {
+                if name == MASTER_NAME {
+                    let (host, port) = directory.address(self.master);
+                    Reply::texts([host, &port.to_string()])
+                } else {
+                    Reply::NilArray
+                }
+            }
             _ => return None,
         })
     }

@@ -547,7 +547,9 @@ fn a_sentinel_tells_of_its_master_as_the_model_does() {
             assert!(is_own || of_real[&name] == value, "{name} is {value}, and {} of the server", of_real[&name]);
         }
         let mut wire = Wire::to(sentinel.port());
-        for command in ["PING", "SENTINEL MASTER other", "ROLE", "CLIENT SETINFO LIB-NAME redis-rs"] {
+        let address = "SENTINEL GET-MASTER-ADDR-BY-NAME";
+        let other = format!("{address} other");
+        for command in ["PING", "SENTINEL MASTER other", &other, "ROLE", "CLIENT SETINFO LIB-NAME redis-rs"] {
             assert_eq!(model.say((1, 0), command), wire.ask(command), "{command}");
         }
         assert_eq!(model.deployment.unmodelled(), [""; 0]);
