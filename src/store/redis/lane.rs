@@ -5,6 +5,9 @@
 //! asked on another connection than the one that wrote, nor on one that is shared with requests that only read. What
 //! arrives while a batch is on its way makes the next one. Each batch also learns how far the master's history reaches,
 //! so that a promotion that fell short of it can be told (see `history`).
+//!
+//! Replicas that stay silent may be gone, or follow another master by now, and then waiting for them is in vain. So a
+//! batch does not wait for them in one go: every now and then it asks the sentinels, and goes on with what they say.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +20,7 @@ use tokio::time::{Instant, timeout_at};
 use super::failure::Failure;
 use super::history::{Histories, Replication};
 use super::node::{Hot, Link, Manager, Question, Said};
+use super::reply;
 use super::sentinel::{Lost, Sentinels};
 use crate::store::{Durability, Origin};
 
@@ -32,6 +36,10 @@ const QUEUE_MAX: usize = 1024;
 
 /// How much earlier than the deadline Redis stops waiting for its replicas, so that its answer arrives.
 const ANSWER_TAKES: Duration = Duration::from_millis(20);
+
+/// How long replicas may be silent before the sentinels are asked about them: longer than a replica that works takes, and
+/// short beside the deadline, within which the change has to be made elsewhere if this is the master no more.
+const SILENT_FOR: Duration = Duration::from_millis(200);
 
 /// The lanes to one server.
 pub struct Lanes {
@@ -58,6 +66,10 @@ impl Promise {
         }
     }
 
+    fn is_replaced(&self, master: &str) -> bool {
+        self.sentinels.as_ref().is_some_and(|sentinels| sentinels.is_replaced(master))
+    }
+
     /// How many replicas have to have a change, if these are lost and these follow.
     fn needed(&self, lost: &[Lost], followers: &[Follower]) -> u32 {
         let follows = |lost: &Lost| followers.iter().any(|follower| follower.address == lost.address);
@@ -71,6 +83,13 @@ impl Promise {
 struct Follower {
     address: Box<str>,
     has: u64,
+}
+
+/// What is known of a batch and the replicas.
+struct Heard {
+    kept: Result<(), Box<str>>,
+    /// Waiting on may help: some have not confirmed it yet.
+    is_short: bool,
 }
 
 /// What one caller asks for.
@@ -228,9 +247,7 @@ impl Lane {
         let role_at = batch.len();
         batch.cmd("ROLE");
         if replicas > 0 {
-            let patience = until.saturating_duration_since(Instant::now()).saturating_sub(ANSWER_TAKES);
-            // None at all would be for ever.
-            batch.cmd("WAIT").arg(replicas).arg(patience.as_millis().max(1) as u64);
+            add_wait(&mut batch, replicas, until);
         }
         if !lost.is_empty() {
             batch.cmd("ROLE");
@@ -247,11 +264,18 @@ impl Lane {
         };
         let reached = answers.get(role_at).and_then(offset);
         let role_after = if lost.is_empty() { None } else { answers.pop() };
-        let mut kept = if replicas > 0 { kept(answers.pop(), replicas) } else { Ok(()) };
-        if let Some(role) = role_after {
-            self.followers = followers(&role);
-            kept = kept.and_then(|()| self.kept_by_others(&lost, reached));
+        let waited = if replicas > 0 { answers.pop() } else { None };
+        let mut heard = self.judge(waited, role_after, replicas, &lost, reached);
+        let is_made = |at: usize| answers.get(at) == Some(&Value::Int(1));
+        if waiting.iter().any(|(at, is_covered, _)| *is_covered || is_made(*at)) {
+            while heard.kept.is_err()
+                && heard.is_short
+                && let Some(more) = Box::pin(self.wait_on(link, history, reached, until)).await
+            {
+                heard = more;
+            }
         }
+        let kept = heard.kept;
         if kept.is_err() {
             if let Some(sentinels) = &self.promise.sentinels {
                 sentinels.doubt();
@@ -276,6 +300,53 @@ impl Lane {
         }
     }
 
+    /// Asks the sentinels about replicas that are silent, and waits for those that still count. `None` when it is in vain:
+    /// this is the master no more, or it is too late.
+    async fn wait_on(&mut self, link: &Link, history: &str, reached: Option<u64>, until: Instant) -> Option<Heard> {
+        if let Some(sentinels) = &self.promise.sentinels {
+            sentinels.doubt();
+        }
+        let lost = self.promise.lost(link.address(), history).await;
+        if self.promise.is_replaced(link.address()) || Instant::now() + ANSWER_TAKES >= until {
+            return None;
+        }
+        let replicas = self.promise.needed(&lost, &self.followers);
+        let mut question = Pipeline::with_capacity(3);
+        add_wait(&mut question, replicas, until);
+        question.cmd("ROLE");
+        question.cmd("INFO").arg("replication");
+        let Ok(Value::Array(mut answers)) = link.clone().ask(Question::Each(&question)).await else { return None };
+        // Between two questions it may have been a replica, and then what its replicas confirm is another history.
+        let info = reply::text(answers.pop()?).ok()?;
+        if Replication::read(&info)?.origin() != link.origin() {
+            return None;
+        }
+        let role_after = answers.pop();
+        Some(self.judge(answers.pop(), role_after, replicas, &lost, reached))
+    }
+
+    /// Whether enough replicas have a batch, by what `WAIT` and, after it, `ROLE` answered.
+    fn judge(
+        &mut self,
+        waited: Option<Value>,
+        role_after: Option<Value>,
+        replicas: u32,
+        lost: &[Lost],
+        reached: Option<u64>,
+    ) -> Heard {
+        let mut is_short = matches!(waited, Some(Value::Int(heard)) if heard < i64::from(replicas));
+        let mut kept = if replicas > 0 { kept(waited, replicas) } else { Ok(()) };
+        if let Some(role) = role_after {
+            self.followers = followers(&role);
+            if !lost.is_empty() {
+                kept = kept.and_then(|()| self.kept_by_others(lost, reached));
+                // One of the lost has come back, and was not waited for yet.
+                is_short |= self.promise.needed(lost, &self.followers) > replicas;
+            }
+        }
+        Heard { kept, is_short }
+    }
+
     /// `WAIT` counts whoever has it; where some are lost it must be the others.
     fn kept_by_others(&self, lost: &[Lost], reached: Option<u64>) -> Result<(), Box<str>> {
         let is_down = |follower: &&Follower| lost.iter().any(|lost| lost.is_down && lost.address == follower.address);
@@ -287,6 +358,13 @@ impl Lane {
         }
         Err(format!("made, but {heard} of {needed} replicas that are not lost have it").into())
     }
+}
+
+/// Waits for so many replicas, and not longer than they may be silent.
+fn add_wait(commands: &mut Pipeline, replicas: u32, until: Instant) {
+    let patience = until.saturating_duration_since(Instant::now()).saturating_sub(ANSWER_TAKES).min(SILENT_FOR);
+    // None at all would be for ever.
+    commands.cmd("WAIT").arg(replicas).arg(patience.as_millis().max(1) as u64);
 }
 
 /// What `WAIT` answered: how many replicas have everything that its connection wrote.

@@ -2,7 +2,8 @@
 //!
 //! All sentinels are asked at once and most of them are waited for, so that one that is dead or cut off neither costs
 //! time nor decides. Of different answers the one of the latest failover counts. What is found says itself that it is a
-//! master before it is used; a master that was replaced and does not know it yet is found out when it hears so.
+//! master before it is used; a master that was replaced and does not know it yet is found out when it hears so, or when
+//! its replicas do not confirm a change and the sentinels name another one.
 //!
 //! The sentinel that carries out a failover describes the old master until all replicas follow the new one, a second and
 //! more, although the epoch is the new one already. Where clients have to go it says when it is asked for just that; then
@@ -73,6 +74,8 @@ pub struct Lost {
 struct Losses {
     /// Host and port of the master.
     master: String,
+    /// Another one is named in its place.
+    is_replaced: bool,
     lost: Arc<[Lost]>,
     /// `None` when somebody doubts it.
     learned: Option<Instant>,
@@ -165,10 +168,17 @@ impl Sentinels {
         };
         if !is_known {
             // Where nobody can be asked, none is.
-            let lost = self.learn_lost(master, history).await.unwrap_or_default();
-            *self.losses() = Losses { master: master.to_owned(), lost: lost.into(), learned: Some(Instant::now()) };
+            let lost = self.learn_lost(master, history).await.unwrap_or_else(|_| Some(Vec::new()));
+            let (is_replaced, lost) = (lost.is_none(), lost.unwrap_or_default().into());
+            *self.losses() = Losses { master: master.to_owned(), is_replaced, lost, learned: Some(Instant::now()) };
         }
         Arc::clone(&self.losses().lost)
+    }
+
+    /// Whether another one was named when this master's replicas were asked after.
+    pub fn is_replaced(&self, master: &str) -> bool {
+        let known = self.losses();
+        known.master == master && known.is_replaced
     }
 
     /// A replica did not have something in time: whether it is lost is asked anew.
@@ -176,10 +186,11 @@ impl Sentinels {
         self.losses().learned = None;
     }
 
-    async fn learn_lost(&self, master: &str, history: &str) -> Result<Vec<Lost>, RedisError> {
+    /// `None` if they name another master.
+    async fn learn_lost(&self, master: &str, history: &str) -> Result<Option<Vec<Lost>>, RedisError> {
         let found = self.master().await?;
         if found.at.addr().to_string() != master {
-            return Ok(Vec::new());
+            return Ok(None);
         }
         let (mut lost, mut following) = (Vec::new(), Vec::new());
         for replica in found.replicas {
@@ -193,7 +204,8 @@ impl Sentinels {
         let last = following.iter().map(|replica| replica.priority).max().unwrap_or_default();
         lost.retain(|replica| replica.priority == 0 || replica.priority >= last);
         let address = |replica: &Replica| format!("{}:{}", replica.host, replica.port).into();
-        Ok(lost.iter().map(|replica| Lost { address: address(replica), is_down: replica.is_down }).collect())
+        let lost = lost.iter().map(|replica| Lost { address: address(replica), is_down: replica.is_down });
+        Ok(Some(lost.collect()))
     }
 
     async fn strays(&self, replica: &Replica, master: &str, history: &str) -> bool {

@@ -296,6 +296,30 @@ async fn nothing_that_the_replicas_have_is_lost_with_a_paused_master() {
     LocalSet::new().run_until(keeps_what_was_answered(super::valkey!(), pause, heal)).await;
 }
 
+/// Goal: a change that waits for replicas that have gone over to another master is given up soon. Method: the deadline,
+/// which it would wait for otherwise, is far away.
+#[tokio::test]
+async fn replicas_that_follow_another_master_are_not_waited_for_until_the_deadline() {
+    let test = async {
+        let watched = Watched::new(&Program::redis(), 2, 3, REPLICATED);
+        let settings = Settings { deadline: Duration::from_secs(20), ..replicated(&watched) };
+        let store = Rc::new(RedisStore::open(settings.clone()).await.unwrap());
+        let _traffic = Traffic::on(&store);
+        sleep(Duration::from_millis(300)).await;
+        watched.sentinels[0].ask(&["SENTINEL", "FAILOVER", "main"]);
+        let watched = tokio::task::spawn_blocking(move || {
+            watched.promoted();
+            watched
+        });
+        let _watched = watched.await.unwrap();
+        let replaced = Instant::now();
+        served_again(&store).await;
+        assert!(replaced.elapsed() < Duration::from_secs(10), "served again after {:?}", replaced.elapsed());
+        assert_eq!(settings.histories.take_losses(), 0);
+    };
+    LocalSet::new().run_until(test).await;
+}
+
 #[tokio::test]
 async fn what_a_replaced_master_says_is_no_ground_for_a_change() {
     for program in Program::all() {
