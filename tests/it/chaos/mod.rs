@@ -12,6 +12,7 @@ mod fleet;
 mod payers;
 mod stores;
 mod timeline;
+mod watch;
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -30,6 +31,7 @@ use self::fleet::{Fleet, Upgrade};
 use self::payers::Payers;
 use self::stores::Stores;
 use self::timeline::{Fault, Timeline};
+use self::watch::{Watch, served_between};
 use crate::processes::instance::program;
 use crate::processes::network_function::Way;
 use crate::processes::published::{Mediation, assert_at_rest};
@@ -90,6 +92,7 @@ impl Run {
         let (topology, program) = (self.topology, self.program.clone());
         let stores = tokio::task::spawn_blocking(move || Stores::start(topology, &program)).await.unwrap();
         let (url, timeline) = (stores.url(), Arc::new(Timeline::new()));
+        let watch = Watch::start(stores.whom(), &timeline);
         let settings = format!("{}{SETTINGS}", stores.settings());
         let third = Duration::from_secs(self.seconds) / 3;
         let upgrade = self.upgrade_to.clone().map(|to| Upgrade { to, third });
@@ -109,6 +112,7 @@ impl Run {
             consumer.await.unwrap();
         }
         until("copies have their answers", async || network.is_quiet()).await;
+        let served = tokio::task::spawn_blocking(|| watch.end()).await.unwrap();
         let repeated = network.repeat(200, &mut random).await;
 
         // All that was closed gets out, and nothing else.
@@ -132,6 +136,7 @@ impl Run {
             timeline: &timeline,
             fleet: &fleet,
             repeated,
+            served,
             open,
             differences: [accounts, in_records],
             audit,
@@ -226,11 +231,16 @@ struct Report<'r> {
     timeline: &'r Timeline,
     fleet: &'r Fleet,
     repeated: usize,
+    /// When each shard of the store kept a change.
+    served: Vec<Vec<u32>>,
     open: usize,
     /// Of accounts, and of records.
     differences: [Differences; 2],
     audit: (bool, String),
 }
+
+/// Silences of so many milliseconds are told one by one.
+const GAP_SHOWN: u32 = 1500;
 
 /// Most lines of one kind that are printed.
 const SHOWN_MAX: usize = 10;
@@ -277,6 +287,15 @@ impl Report<'_> {
                 seconds(figures.gap),
                 figures.served_again.map_or_else(|| "-".to_owned(), seconds),
                 format!("{half}, at most {longest}")
+            );
+        }
+        for (from, to) in self.timeline.gaps(GAP_SHOWN) {
+            println!(
+                "gap of {} at {}: the store could serve for {} of it, an instance was frozen for {}",
+                seconds(to - from),
+                seconds(from),
+                seconds(served_between(&self.served, from, to)),
+                seconds(self.timeline.frozen_between(from, to))
             );
         }
         println!(

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::timeline::{Fault, Timeline};
+use super::watch::{Asked, Whom};
 use crate::processes::Random;
 use crate::store::cluster::{Clustered, id, move_slots, slots_of};
 use crate::store::sentinel::{REPLICATED, Watched, wait_for};
@@ -38,6 +39,25 @@ impl Stores {
             Self::Watched(watched) => watched.url(),
             Self::Clustered(clustered) => clustered.settings().url,
         }
+    }
+
+    /// Whom to ask whether the store could serve.
+    pub fn whom(&self) -> Whom {
+        // Of slots in the middle of what each of three masters has: those at the beginning move.
+        const KEYS: [&str; 3] = ["probe:40", "probe:3", "probe:18"];
+        let asked = |(shard, server): (usize, &Server)| Asked { port: server.port(), shard, key: KEYS[shard] };
+        let (servers, sentinels, replicas) = match self {
+            Self::Single(server) => (vec![asked((0, server))], Vec::new(), 0),
+            Self::Watched(watched) => {
+                let servers = watched.servers.iter().map(|server| asked((0, server))).collect();
+                (servers, watched.sentinels.iter().map(Server::port).collect(), 2)
+            }
+            Self::Clustered(Clustered { masters, replicas, .. }) => {
+                let servers = masters.iter().enumerate().chain(replicas.iter().enumerate()).map(asked).collect();
+                (servers, Vec::new(), 1)
+            }
+        };
+        Whom { servers, sentinels, replicas }
     }
 
     /// What an instance is told so that nothing may be lost.

@@ -158,6 +158,20 @@ impl Timeline {
         lock(&self.operations).push((began, self.now()));
     }
 
+    /// Silences of at least so long: when each began and ended.
+    pub fn gaps(&self, least: u32) -> Vec<(u32, u32)> {
+        let mut answered = lock(&self.answered).clone();
+        answered.sort_unstable();
+        answered.windows(2).filter(|pair| pair[1] - pair[0] >= least).map(|pair| (pair[0], pair[1])).collect()
+    }
+
+    /// How long of this time some instance was frozen.
+    pub fn frozen_between(&self, from: u32, to: u32) -> u32 {
+        let happened = lock(&self.happened);
+        let freezes = happened.iter().filter(|happened| happened.fault == Fault::Freeze);
+        freezes.map(|freeze| freeze.ended.min(to).saturating_sub(freeze.began.max(from))).sum()
+    }
+
     /// The longest time between two answers.
     pub fn worst_gap(&self) -> u32 {
         self.gap_between(0, u32::MAX)
