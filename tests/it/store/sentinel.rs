@@ -302,7 +302,7 @@ async fn nothing_that_the_replicas_have_is_lost_with_a_paused_master() {
 async fn replicas_that_follow_another_master_are_not_waited_for_until_the_deadline() {
     let test = async {
         let watched = Watched::new(&Program::redis(), 2, 3, REPLICATED);
-        let settings = Settings { deadline: Duration::from_secs(20), ..replicated(&watched) };
+        let settings = Settings { deadline: Duration::from_secs(80), ..replicated(&watched) };
         let store = Rc::new(RedisStore::open(settings.clone()).await.unwrap());
         let _traffic = Traffic::on(&store);
         sleep(Duration::from_millis(300)).await;
@@ -314,7 +314,7 @@ async fn replicas_that_follow_another_master_are_not_waited_for_until_the_deadli
         let _watched = watched.await.unwrap();
         let replaced = Instant::now();
         served_again(&store).await;
-        assert!(replaced.elapsed() < Duration::from_secs(10), "served again after {:?}", replaced.elapsed());
+        assert!(replaced.elapsed() < Duration::from_secs(40), "served again after {:?}", replaced.elapsed());
         assert_eq!(settings.histories.take_losses(), 0);
     };
     LocalSet::new().run_until(test).await;
