@@ -232,12 +232,9 @@ impl Account {
         lowest.is_some_and(|lowest| lowest.amount.minus(charge).is_some())
     }
 
-    /// Takes `charge` of the money, first out of what is held, then in order, the rest below zero. `None`, and nothing
-    /// changed, when the account cannot be asked to pay so much.
-    pub fn pay(&mut self, charge: Amount, held: &mut [Reservation]) -> Option<Vec<Move>> {
-        if !self.can_pay(charge) {
-            return None;
-        }
+    /// Takes `charge` of the money, first out of what is held, then in order, the rest below zero. The caller has asked
+    /// [`Account::can_pay`], of this or of a larger sum.
+    pub fn pay(&mut self, charge: Amount, held: &mut [Reservation]) -> Vec<Move> {
         let mut left = charge;
         let mut moves: Vec<Move> = Vec::new();
         for part in held.iter_mut() {
@@ -248,7 +245,7 @@ impl Account {
             {
                 let before = balance.amount;
                 balance.take(taken, Some(part));
-                left = left.minus(taken)?;
+                left = left.minus(taken).unwrap_or(Amount::ZERO);
                 moves.push(Move::of(MoveKind::Debit, balance, taken, before));
             }
         }
@@ -258,7 +255,7 @@ impl Account {
             if taken.is_positive() {
                 let before = balance.amount;
                 balance.take(taken, None);
-                left = left.minus(taken)?;
+                left = left.minus(taken).unwrap_or(Amount::ZERO);
                 moves.push(Move::of(MoveKind::Debit, balance, taken, before));
             }
         }
@@ -269,7 +266,7 @@ impl Account {
             balance.take(left, None);
             moves.push(Move::of(MoveKind::Debit, balance, left, before));
         }
-        Some(Move::merged(moves))
+        Move::merged(moves)
     }
 
     /// Counts usage of a tiered tariff in a month; the month that was counted first is forgotten when there are many.

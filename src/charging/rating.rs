@@ -91,16 +91,15 @@ impl<'a> Rated<'a> {
             return Err(Overflow);
         }
 
-        // From here on nothing fails: whoever can be asked to pay the sum can be asked for each part.
+        // From here on nothing fails.
         let mut moves = Vec::new();
         for (at, covered) in in_kind {
             let taken = account.pay_in_kind(at, covered, held);
             moves.extend(taken.map(|taken| taken.for_usage(self.rating_group, Some(covered), Some(self.version()))));
         }
         for (segment, cost) in metered {
-            if cost.is_positive()
-                && let Some(paid) = account.pay(cost, held)
-            {
+            if cost.is_positive() {
+                let paid = account.pay(cost, held);
                 let units = if paid.len() == 1 { Some(segment.units) } else { None };
                 moves.extend(paid.into_iter().map(|one| one.for_usage(self.rating_group, units, Some(self.version()))));
             }

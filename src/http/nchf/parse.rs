@@ -40,19 +40,20 @@ impl Parsed {
         if let Some(subscriber) = &self.invocation.subscriber {
             return vec![subscriber.as_str().into()];
         }
-        let named = |name| {
-            let block = self.invocation.blocks.iter().find(|block| &*block.name == name)?;
-            is(serde_json::from_str::<Member<Cow<'_, str>>>(&block.json).ok()?)
-        };
-        let named = ["tenantIdentifier", "mnSConsumerIdentifier"].into_iter().filter_map(named);
+        let named = ["tenantIdentifier", "mnSConsumerIdentifier"].into_iter();
+        let named = named.filter_map(|name| self.block::<Cow<'_, str>>(name));
         named.filter(|text| text.len() <= IDENTITY_MAX).map(Into::into).collect()
     }
 
     /// The PDU session that the request is about.
     pub fn pdu_session(&self) -> Option<u32> {
-        let block = self.invocation.blocks.iter().find(|block| &*block.name == PDU_SESSION)?;
-        let read = serde_json::from_str::<Member<PduSessionChargingInformation<'_>>>(&block.json).ok()?;
-        is(is(is(read)?.pdu_session_information)?.pdu_session_id)
+        let charging = self.block::<PduSessionChargingInformation<'_>>(PDU_SESSION)?;
+        is(is(charging.pdu_session_information)?.pdu_session_id)
+    }
+
+    fn block<'s, T: Value<'s>>(&'s self, name: &str) -> Option<T> {
+        let block = self.invocation.blocks.iter().find(|block| &*block.name == name)?;
+        is(serde_json::from_str(&block.json).ok()?)
     }
 }
 
