@@ -5,6 +5,7 @@ use crate::app::App;
 use crate::charging::cdr::Cdr;
 use crate::charging::ids::{ChargingDataRef, TariffPlanId};
 use crate::charging::journal::{Entry, Event, Move};
+use crate::charging::text::Text;
 use crate::charging::time::Timestamp;
 use crate::store::{self, AccountKey, JournalKey, List, record};
 
@@ -19,7 +20,7 @@ pub struct LedgerEntry {
     /// The plan whose version stands in `change`.
     pub plan: Option<TariffPlanId>,
     /// The credit's own reference.
-    pub reference: Option<Box<str>>,
+    pub reference: Option<Text>,
 }
 
 /// Orders all entries of one account: by commit, then inside it.

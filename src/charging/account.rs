@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::ids::{AccountId, BalanceId, RatingGroup, TariffPlanId};
 use super::journal::{Move, MoveKind};
 use super::money::{Amount, BalanceUnit};
+use super::text::Text;
 use super::time::Timestamp;
 use super::units::UnitKind;
 
@@ -12,7 +13,7 @@ use super::units::UnitKind;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Account {
     pub id: AccountId,
-    pub currency: Box<str>,
+    pub currency: Text,
     /// How far below zero the money may be taken by grants; never negative.
     pub credit_limit: Amount,
     pub balances: Vec<Balance>,
@@ -62,7 +63,7 @@ pub const DEFAULT_PRIORITY: u16 = 100;
 
 impl Account {
     /// A new account: one empty money balance.
-    pub fn new(id: AccountId, currency: impl Into<Box<str>>, credit_limit: Amount) -> Self {
+    pub fn new(id: AccountId, currency: impl Into<Text>, credit_limit: Amount) -> Self {
         let main = Balance {
             id: BalanceId::new(MAIN_BALANCE),
             unit: BalanceUnit::Money,

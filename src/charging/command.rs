@@ -6,6 +6,7 @@ use super::ids::{AccountId, BalanceId, ChargingDataRef, RatingGroup, SubscriberI
 use super::money::{Amount, BalanceUnit};
 use super::session::{ChargingSession, Consumer, Service};
 use super::tariff::FinalUnit;
+use super::text::Text;
 use super::time::Timestamp;
 use super::units::Units;
 
@@ -15,14 +16,14 @@ pub struct Invocation {
     pub number: u32,
     pub invoked_at: Timestamp,
     /// `invocationTimeStamp` as it was written, for the record.
-    pub timestamp: Box<str>,
+    pub timestamp: Text,
     pub retransmission: bool,
     pub fingerprint: Fingerprint,
     /// Hash of the idempotency key of `3gpp-Sbi-Request-Info` (TS 29.500 5.2.3.2), where one was sent.
     pub idempotency: Option<u64>,
     pub subscriber: Option<SubscriberId>,
     pub consumer: Consumer,
-    pub notify_uri: Option<Box<str>>,
+    pub notify_uri: Option<Text>,
     /// The offered features as a bit mask, feature 1 lowest; `None` when none were offered.
     pub features: Option<u64>,
     pub triggers: Vec<Trigger>,
@@ -45,11 +46,11 @@ pub struct Fingerprint {
 pub struct QuotaKey {
     pub rating_group: RatingGroup,
     #[serde(with = "super::packed::name")]
-    pub upf: Option<Box<str>>,
+    pub upf: Option<Text>,
     /// `multihomedPDUAddress` as JSON, always in one spelling.
-    pub multihomed: Option<Box<str>>,
+    pub multihomed: Option<Text>,
     #[serde(with = "super::packed::name")]
-    pub mb_upf: Option<Box<str>>,
+    pub mb_upf: Option<Text>,
 }
 
 /// One item of `multipleUnitUsage`.
@@ -102,9 +103,9 @@ impl Container {
 /// A member kept as it was written, for the record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Block {
-    pub name: Box<str>,
+    pub name: Text,
     /// JSON text.
-    pub json: Box<str>,
+    pub json: Text,
     /// Of the content, whatever its spelling.
     pub hash: u64,
 }
@@ -119,14 +120,14 @@ pub enum Indicator {
     #[serde(rename = "s")]
     Suspended,
     #[serde(rename = "x")]
-    Other(Box<str>),
+    Other(Text),
 }
 
 /// Why a report was made. The enumeration is open, so the name is kept as it came.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trigger {
     #[serde(with = "super::packed::trigger")]
-    pub name: Option<Box<str>>,
+    pub name: Option<Text>,
     pub category: TriggerCategory,
     /// Limits and other members beside the type, verbatim.
     pub others: Vec<Block>,
@@ -140,7 +141,7 @@ pub enum TriggerCategory {
     #[serde(rename = "d")]
     Deferred,
     #[serde(rename = "x")]
-    Other(Box<str>),
+    Other(Text),
 }
 
 impl TriggerCategory {
@@ -174,9 +175,9 @@ pub enum OneTime {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subscriber {
     pub id: SubscriberId,
-    pub gpsi: Option<Box<str>>,
+    pub gpsi: Option<Text>,
     /// Further identifiers under which requests may name the subscriber.
-    pub identifiers: Vec<Box<str>>,
+    pub identifiers: Vec<Text>,
     pub account: AccountId,
     pub plan: TariffPlanId,
     pub blocked: bool,
@@ -212,7 +213,7 @@ pub struct Credit {
     pub expires_at: Option<Timestamp>,
     pub priority: Option<u16>,
     /// The same reference credits once.
-    pub reference: Box<str>,
+    pub reference: Text,
 }
 
 /// Members of blocks that tell what happened since the request before, as containers do; what stands beside them tells

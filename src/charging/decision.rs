@@ -7,6 +7,7 @@ use super::ids::{ChargingDataRef, RatingGroup};
 use super::journal::Entry;
 use super::session::ChargingSession;
 use super::tariff::FinalUnit;
+use super::text::Text;
 use super::time::{Span, Timestamp};
 use super::units::Units;
 
@@ -85,7 +86,7 @@ pub enum Outgoing {
     /// In the queue of notifications, for it leads to them. Sessions of this account that ran out may ask again; the
     /// account's key in hexadecimal.
     #[serde(rename = "p")]
-    Credited { account: Box<str> },
+    Credited { account: Text },
 }
 
 /// What a consumer is to be told (TS 32.291 6.1.5). It may be told twice, which asks nothing more of it.

@@ -7,6 +7,7 @@ use super::ids::{BalanceId, RatingGroup, TariffPlanId};
 use super::journal::{Entry, Event, Invoked, Move, MoveKind, Told};
 use super::money::{Amount, BalanceUnit};
 use super::session::ClosingCause;
+use super::text::Text;
 use super::time::Timestamp;
 use super::units::Units;
 
@@ -16,7 +17,7 @@ pub struct Explanation {
     pub opened_at: Timestamp,
     /// `None` while the session is open.
     pub closed: Option<(Timestamp, ClosingCause)>,
-    pub currency: Option<Box<str>>,
+    pub currency: Option<Text>,
     pub plan: Option<TariffPlanId>,
     /// What the consumer was told between its messages, and when.
     pub told: Vec<(Timestamp, Told)>,

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::text::Text;
 use serde::{Deserialize, Serialize};
 
 macro_rules! text_id {
@@ -9,11 +10,11 @@ macro_rules! text_id {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(transparent)]
-        pub struct $name(Box<str>);
+        pub struct $name(Text);
 
         impl $name {
             /// Wraps a text that the edge has found acceptable.
-            pub fn new(text: impl Into<Box<str>>) -> Self {
+            pub fn new(text: impl Into<Text>) -> Self {
                 Self(text.into())
             }
 

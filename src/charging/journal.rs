@@ -10,6 +10,7 @@ use super::decision::Answer;
 use super::ids::{AccountId, BalanceId, RatingGroup, SubscriberId, TariffPlanId};
 use super::money::{Amount, BalanceUnit};
 use super::session::{ClosingCause, Consumer, Service};
+use super::text::Text;
 use super::time::Timestamp;
 
 /// What one commit did.
@@ -63,7 +64,7 @@ pub enum Event {
     Published(Published),
     /// A top-up; in the account's own journal.
     #[serde(rename = "p")]
-    Credited { reference: Box<str> },
+    Credited { reference: Text },
 }
 
 impl Entry {
@@ -149,7 +150,7 @@ pub struct Published {
     /// TS 32.298 `localRecordSequenceNumber`, without gaps for each recording network function.
     pub local_record_sequence_number: u32,
     /// The file's name, without its directory.
-    pub file: Box<str>,
+    pub file: Text,
 }
 
 /// What stays the same for a whole session.
@@ -158,7 +159,7 @@ pub struct Header {
     pub subscriber: Option<SubscriberId>,
     pub account: Option<AccountId>,
     /// Of the account.
-    pub currency: Option<Box<str>>,
+    pub currency: Option<Text>,
     pub plan: Option<TariffPlanId>,
     pub consumer: Consumer,
     pub service: Service,
@@ -170,7 +171,7 @@ pub struct Header {
 pub struct Invoked {
     pub number: u32,
     /// The consumer's own time stamp, as it was written.
-    pub timestamp: Box<str>,
+    pub timestamp: Text,
     /// Of the session, as the request gave them.
     pub triggers: Vec<Trigger>,
     pub usage: Vec<Reported>,

@@ -11,6 +11,7 @@ use super::decision::{Changes, Listed, NotificationKind};
 use super::ids::RatingGroup;
 use super::journal::{AbortReason, Event, Told};
 use super::session::{ChargingSession, ClosingCause, SessionState};
+use super::text::Text;
 use super::work::Work;
 
 /// Why a session is looked at although no message has come.
@@ -24,9 +25,9 @@ pub enum Maintenance {
     /// The consumer shall end the session.
     Abort { reason: AbortReason },
     /// The consumer answered at this URI that it does not know the session.
-    ConsumerGone { notify_uri: Box<str> },
+    ConsumerGone { notify_uri: Text },
     /// The consumer answered at `from` that it is found at `to` for good.
-    Moved { from: Box<str>, to: Box<str> },
+    Moved { from: Text, to: Text },
     /// The operator wants what there is as a record.
     CloseRecord,
 }

@@ -32,6 +32,7 @@ pub mod replay;
 pub mod session;
 mod settle;
 pub mod tariff;
+pub mod text;
 pub mod time;
 pub mod units;
 mod work;

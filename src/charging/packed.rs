@@ -4,6 +4,7 @@
 
 use std::fmt;
 
+use super::text::Text;
 use serde::de::{self, Deserializer, Visitor};
 use serde::ser::Serializer;
 use uuid::Uuid;
@@ -46,9 +47,9 @@ pub(super) const TRIGGERS: [&str; 32] = [
 
 /// Text that often is a UUID: names of network functions.
 pub mod name {
-    use super::{Deserializer, Packed, Serializer, Uuid, de};
+    use super::{Deserializer, Packed, Serializer, Text, Uuid, de};
 
-    pub fn serialize<S: Serializer>(text: &Option<Box<str>>, serializer: S) -> Result<S::Ok, S::Error> {
+    pub fn serialize<S: Serializer>(text: &Option<Text>, serializer: S) -> Result<S::Ok, S::Error> {
         let Some(text) = text else { return serializer.serialize_none() };
         let uuid = Uuid::try_parse(text).ok();
         // Upper case and other spellings of a UUID are kept as they are.
@@ -59,7 +60,7 @@ pub mod name {
         }
     }
 
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<str>>, D::Error> {
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Text>, D::Error> {
         match deserializer.deserialize_any(Packed::Absent)? {
             Packed::Absent => Ok(None),
             Packed::Text(text) => Ok(Some(text)),
@@ -71,9 +72,9 @@ pub mod name {
 
 /// The name of a trigger.
 pub mod trigger {
-    use super::{Deserializer, Packed, Serializer, TRIGGERS, de};
+    use super::{Deserializer, Packed, Serializer, TRIGGERS, Text, de};
 
-    pub fn serialize<S: Serializer>(name: &Option<Box<str>>, serializer: S) -> Result<S::Ok, S::Error> {
+    pub fn serialize<S: Serializer>(name: &Option<Text>, serializer: S) -> Result<S::Ok, S::Error> {
         let Some(name) = name else { return serializer.serialize_none() };
         let number = TRIGGERS.iter().position(|known| *known == &**name).and_then(|at| u8::try_from(at).ok());
         match number {
@@ -82,7 +83,7 @@ pub mod trigger {
         }
     }
 
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<str>>, D::Error> {
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Text>, D::Error> {
         match deserializer.deserialize_any(Packed::Absent)? {
             Packed::Absent => Ok(None),
             Packed::Text(text) => Ok(Some(text)),
@@ -99,7 +100,7 @@ pub mod trigger {
 /// What was read in place of a text.
 enum Packed {
     Absent,
-    Text(Box<str>),
+    Text(Text),
     Uuid(Uuid),
     Number(u64),
 }

@@ -10,6 +10,7 @@ use super::decision::{Answer, ResultCode};
 use super::ids::{AccountId, ChargingDataRef, RatingGroup, SubscriberId, TariffPlanId};
 use super::money::Amount;
 use super::tariff::{FinalUnit, Price};
+use super::text::Text;
 use super::time::{Span, Timestamp};
 use super::units::UnitKind;
 
@@ -22,7 +23,7 @@ pub struct ChargingSession {
     /// `None` when nobody is charged: usage is only recorded.
     pub payer: Option<Payer>,
     pub consumer: Consumer,
-    pub notify_uri: Option<Box<str>>,
+    pub notify_uri: Option<Text>,
     /// Negotiated features as a bit mask, feature 1 lowest.
     pub features: u64,
     pub opened_at: Timestamp,
@@ -35,7 +36,7 @@ pub struct ChargingSession {
     pub quotas: Vec<Quota>,
     pub meters: Vec<Meter>,
     /// Marks of the blocks recorded last, to record only what changes: 48 bits of their hashes, and their lengths.
-    pub blocks: Vec<(Box<str>, u64)>,
+    pub blocks: Vec<(Text, u64)>,
     /// Money charged so far.
     pub charged: Amount,
     /// Where the store's timer entry stands; `None` when there is none.
@@ -142,11 +143,11 @@ pub struct Payer {
 /// The calling network function (TS 32.291 `NFIdentification`), as far as it tells sessions apart.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Consumer {
-    pub functionality: Box<str>,
+    pub functionality: Text,
     #[serde(with = "super::packed::name")]
-    pub name: Option<Box<str>>,
+    pub name: Option<Text>,
     /// IPv4, IPv6 or FQDN, the first that is there.
-    pub address: Option<Box<str>>,
+    pub address: Option<Text>,
 }
 
 /// How a consumer numbers its requests; see `replay`.

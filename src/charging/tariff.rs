@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ids::{BalanceId, RatingGroup, TariffPlanId};
 use super::money::Amount;
+use super::text::Text;
 use super::time::Timestamp;
 use super::units::UnitKind;
 
@@ -17,16 +18,16 @@ use super::units::UnitKind;
 pub struct TariffPlan {
     pub id: TariffPlanId,
     pub version: u32,
-    pub currency: Box<str>,
+    pub currency: Text,
     /// IANA name of the zone whose calendar decides times of day and months.
-    pub time_zone: Box<str>,
+    pub time_zone: Text,
     pub tariffs: Vec<Tariff>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tariff {
     pub rating_group: RatingGroup,
-    pub name: Box<str>,
+    pub name: Text,
     pub rule: Rule,
 }
 
@@ -123,10 +124,10 @@ pub enum FinalUnit {
     Terminate,
     /// `address_type` is `IPV4`, `IPV6`, `URL` or `URI`.
     #[serde(rename = "r")]
-    Redirect { address_type: Box<str>, address: Box<str> },
+    Redirect { address_type: Text, address: Text },
     /// At least one of the lists is not empty.
     #[serde(rename = "x")]
-    RestrictAccess { filter_rules: Vec<Box<str>>, filter_ids: Vec<Box<str>> },
+    RestrictAccess { filter_rules: Vec<Text>, filter_ids: Vec<Text> },
 }
 
 impl FinalUnit {

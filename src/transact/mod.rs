@@ -19,6 +19,7 @@ use crate::charging::money::Amount;
 use crate::charging::operator::{self, Refusal};
 use crate::charging::session::{ChargingSession, Operation, Service};
 use crate::charging::tariff::Catalog;
+use crate::charging::text::Text;
 use crate::charging::time::Timestamp;
 use crate::request::Continuation;
 pub use crate::request::{Done, Failure, Fate};
@@ -38,7 +39,7 @@ pub struct Opening {
     pub service: Service,
     pub one_time: Option<OneTime>,
     /// Identifiers under which the payer may be provisioned.
-    pub identities: Vec<Box<str>>,
+    pub identities: Vec<Text>,
     pub pdu_session: Option<u32>,
 }
 

@@ -11,6 +11,7 @@ use crate::charging::account::Account;
 use crate::charging::ids::ChargingDataRef;
 use crate::charging::money::BalanceUnit;
 use crate::charging::session::ChargingSession;
+use crate::charging::text::Text;
 use crate::charging::time::{Span, Timestamp};
 use crate::store::{self, Commit, Listing, Load, SessionWrite, TimerWrite, record};
 use crate::telemetry::UnitLabel;
@@ -38,7 +39,7 @@ pub struct Sweep {
 struct Counted {
     sessions: i64,
     /// By currency or unit, in the smallest one.
-    reserved: BTreeMap<Box<str>, (BalanceUnit, i128)>,
+    reserved: BTreeMap<Text, (BalanceUnit, i128)>,
     /// Of sessions that hold something.
     oldest: Option<Timestamp>,
 }
@@ -87,7 +88,7 @@ fn figure(unit: BalanceUnit, amount: i128) -> f64 {
 /// What an open session holds.
 struct Held {
     since: Timestamp,
-    reserved: Vec<(Box<str>, BalanceUnit, i64)>,
+    reserved: Vec<(Text, BalanceUnit, i64)>,
 }
 
 impl Held {

@@ -9,6 +9,7 @@ use super::{Compact, Sparse};
 use crate::charging::command::QuotaKey;
 use crate::charging::ids::ChargingDataRef;
 use crate::charging::session::Quota;
+use crate::charging::text::Text;
 use crate::charging::time::Timestamp;
 
 /// Why bytes cannot be read.
@@ -231,7 +232,7 @@ impl<'a> Reader<'a> {
         known.cloned().ok_or(Unreadable::Damaged("no entry before has introduced the quota"))
     }
 
-    pub fn text(&mut self) -> Result<Box<str>> {
+    pub fn text(&mut self) -> Result<Text> {
         let head = self.number()?;
         if head & 1 == 0 {
             let length = usize::try_from(head >> 1).map_err(|_| Unreadable::Damaged("a text is too long"))?;

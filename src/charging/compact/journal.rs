@@ -13,6 +13,7 @@ use crate::charging::journal::{
 };
 use crate::charging::money::Amount;
 use crate::charging::session::Quota;
+use crate::charging::text::Text;
 use crate::charging::time::Timestamp;
 
 /// Appends an entry to `bytes`. `quotas` are those of the session as the entry leaves it; none for an account's own
@@ -280,7 +281,7 @@ fn write_instant(text: &str, to: &mut Writer<'_>) {
     }
 }
 
-fn read_instant(from: &mut Reader<'_>) -> Result<Box<str>> {
+fn read_instant(from: &mut Reader<'_>) -> Result<Text> {
     let Some(places) = from.number()?.checked_sub(1) else { return from.text() };
     let places = u8::try_from(places).ok().filter(|places| *places <= NANOS).ok_or(Unreadable::Newer)?;
     let millis = Compact::read(from)?;
@@ -343,7 +344,7 @@ impl Instant {
         is_kept.then_some(instant)
     }
 
-    fn text(&self) -> Option<Box<str>> {
+    fn text(&self) -> Option<Text> {
         let beyond = jiff::SignedDuration::from_nanos(self.nanos.into());
         let at = jiff::Timestamp::from_millisecond(self.millis.millis()).ok()?.checked_add(beyond).ok()?;
         Some(DateTimePrinter::new().precision(Some(self.places)).timestamp_to_string(&at).into())

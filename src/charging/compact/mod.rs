@@ -9,6 +9,8 @@
 //! in `session` and `journal`. A field that comes later goes to the end of those that may be absent: a program that does
 //! not know it refuses the bytes and loses nothing. Any other change needs a new format in `store::record`.
 
+use crate::charging::text::Text;
+
 // Before the modules that use them.
 
 /// The form of a struct: which of the fields after the semicolon are there, the fields before it, then those.
@@ -301,7 +303,7 @@ impl Compact for i64 {
     }
 }
 
-impl Compact for Box<str> {
+impl Compact for Text {
     fn write(&self, to: &mut Writer<'_>) {
         to.word(self);
     }

@@ -8,6 +8,7 @@ use crate::charging::session::{
     ChargingSession, ContainerMemory, Grant, Meter, Numbering, Operation, Payer, Quota, RecordSoFar, Remembered,
     SeenContainer, SessionState,
 };
+use crate::charging::text::Text;
 
 /// Appends a session to `bytes`, without its reference: that is the key of the document.
 pub fn write_session(session: &ChargingSession, bytes: Vec<u8>) -> Vec<u8> {
@@ -255,7 +256,7 @@ impl Compact for Quota {
 }
 
 /// The mark of a block.
-impl Compact for (Box<str>, u64) {
+impl Compact for (Text, u64) {
     fn write(&self, to: &mut Writer<'_>) {
         let (name, mark) = self;
         to.word(name);

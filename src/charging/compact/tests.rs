@@ -12,6 +12,7 @@ use crate::charging::session::{
     ChargingSession, ContainerMemory, Grant, Meter, Numbering, Operation, Payer, Quota, RecordSoFar, Remembered,
     SeenContainer, SessionState,
 };
+use crate::charging::text::Text;
 
 // ---- Anything that can be stored ----
 
@@ -19,7 +20,7 @@ fn one_of<T: Clone + std::fmt::Debug + 'static>(all: &[T]) -> impl Strategy<Valu
     proptest::sample::select(all.to_vec())
 }
 
-fn text() -> impl Strategy<Value = Box<str>> {
+fn text() -> impl Strategy<Value = Text> {
     let usual = [
         "",
         "main",
@@ -61,7 +62,7 @@ fn time() -> impl Strategy<Value = Timestamp> {
     prop_oneof![usual.prop_map(Timestamp::from_millis), signed().prop_map(Timestamp::from_millis)]
 }
 
-fn instant() -> impl Strategy<Value = Box<str>> {
+fn instant() -> impl Strategy<Value = Text> {
     let usual = [
         "2026-06-15T10:00:00Z",
         "2026-06-15T10:00:00.000Z",

@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 use uuid::Uuid;
 
 use crate::charging::packed::TRIGGERS;
+use crate::charging::text::Text;
 
 /// Told apart by the numbers that stand in front of them. The numbers are stored.
 pub const UUID: u64 = 0;
@@ -61,7 +62,7 @@ pub fn imsi(text: &str) -> Option<u64> {
     if is_one { digits.parse().ok() } else { None }
 }
 
-pub fn of_imsi(digits: u64) -> Box<str> {
+pub fn of_imsi(digits: u64) -> Text {
     format!("imsi-{digits:015}").into()
 }
 

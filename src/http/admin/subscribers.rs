@@ -14,6 +14,7 @@ use crate::charging::command::Subscriber;
 use crate::charging::ids::{AccountId, SubscriberId, TariffPlanId};
 use crate::charging::journal::AbortReason;
 use crate::charging::tariff::FinalUnit;
+use crate::charging::text::Text;
 use crate::http::path::Path;
 use crate::http::problem::ProblemDetails;
 
@@ -160,7 +161,7 @@ impl From<&FinalUnit> for FinalUnitBody {
             restriction_filter_rules: Vec::new(),
             filter_ids: Vec::new(),
         };
-        let texts = |texts: &[Box<str>]| texts.iter().map(ToString::to_string).collect();
+        let texts = |texts: &[Text]| texts.iter().map(ToString::to_string).collect();
         match action {
             FinalUnit::Terminate => only(FinalUnitAction::Terminate),
             FinalUnit::Redirect { address_type, address } => Self {

@@ -19,6 +19,7 @@ use crate::charging::command::{
 };
 use crate::charging::ids::{RatingGroup, SubscriberId};
 use crate::charging::session::{Consumer, Service};
+use crate::charging::text::Text;
 use crate::charging::time::Timestamp;
 use crate::charging::units;
 use crate::http::problem::{InvalidParam, ProblemDetails};
@@ -36,7 +37,7 @@ const PDU_SESSION: &str = "pDUSessionChargingInformation";
 impl Parsed {
     /// Identifiers under which the payer may be provisioned, the likeliest first. Slice and management charging name a
     /// tenant or a consumer of management services instead of a subscriber.
-    pub fn identities(&self) -> Vec<Box<str>> {
+    pub fn identities(&self) -> Vec<Text> {
         if let Some(subscriber) = &self.invocation.subscriber {
             return vec![subscriber.as_str().into()];
         }
@@ -295,7 +296,7 @@ impl Check {
     }
 
     /// A text that decides something: neither endless nor with control characters.
-    fn text(&mut self, place: Place<'_>, member: Member<Cow<'_, str>>) -> Option<Box<str>> {
+    fn text(&mut self, place: Place<'_>, member: Member<Cow<'_, str>>) -> Option<Text> {
         let text = self.optional(place, member)?;
         if text.len() > TEXT_MAX || has_control_characters(&text) {
             self.optional_incorrect(place, "expected at most 512 bytes without control characters");
@@ -315,7 +316,7 @@ impl Check {
     }
 
     /// Where notifications go: an absolute URI of a web server, and nothing beside.
-    fn notify_uri(&mut self, body: &Place<'_>, member: Member<Cow<'_, str>>) -> Option<Box<str>> {
+    fn notify_uri(&mut self, body: &Place<'_>, member: Member<Cow<'_, str>>) -> Option<Text> {
         let place = body.member("notifyUri");
         let text = self.optional(place, member)?;
         let is_plain = text.len() <= URI_MAX && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#');
@@ -401,7 +402,7 @@ impl Check {
     }
 
     /// A member that tells quotas apart is the same member in each of its spellings.
-    fn address(&mut self, place: Place<'_>, json: &RawValue) -> Option<Box<str>> {
+    fn address(&mut self, place: Place<'_>, json: &RawValue) -> Option<Text> {
         if json.get() == "null" {
             return None;
         }
@@ -587,7 +588,7 @@ fn without_reports(block: &Block, member: &str) -> Option<(Block, Vec<Block>)> {
     };
     let others = others.iter().map(|(name, json)| format!("{}:{}", serde_json::Value::from(&**name), json.get()));
     let rest = format!("{{{}}}", others.collect::<Vec<_>>().join(","));
-    let part = |name: Box<str>, json: &str| {
+    let part = |name: Text, json: &str| {
         let hash = fingerprint::hash_json(json).ok()?;
         Some(Block { name, json: json.into(), hash })
     };

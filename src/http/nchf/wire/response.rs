@@ -3,6 +3,7 @@
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use crate::charging::text::Text;
 use crate::charging::units::Units;
 
 #[derive(Serialize)]
@@ -97,12 +98,12 @@ pub struct FinalUnitIndication<'a> {
     pub final_unit_action: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub restriction_filter_rule: Option<&'a str>,
-    #[serde(skip_serializing_if = "<[Box<str>]>::is_empty")]
-    pub restriction_filter_rule_list: &'a [Box<str>],
+    #[serde(skip_serializing_if = "<[Text]>::is_empty")]
+    pub restriction_filter_rule_list: &'a [Text],
     #[serde(skip_serializing_if = "Option::is_none")]
     pub filter_id: Option<&'a str>,
-    #[serde(skip_serializing_if = "<[Box<str>]>::is_empty")]
-    pub filter_id_list: &'a [Box<str>],
+    #[serde(skip_serializing_if = "<[Text]>::is_empty")]
+    pub filter_id_list: &'a [Text],
     #[serde(skip_serializing_if = "Option::is_none")]
     pub redirect_server: Option<RedirectServer<'a>>,
 }
