@@ -14,6 +14,9 @@ use serde_json::value::RawValue;
 /// function sends, and low enough that comparing each with each costs nothing worth naming.
 pub const ELEMENTS_MAX: usize = 256;
 
+/// Elements that most arrays have at most. Elements are large, and room for more would be touched for nothing.
+const ELEMENTS_USUAL: usize = 2;
+
 /// One member of an object, or one element of an array. `null` counts as absent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Member<T> {
@@ -180,7 +183,7 @@ impl<'de, T: Value<'de>> Value<'de> for Vec<Member<T>> {
     const EXPECTED: &'static str = "an array";
 
     fn array<A: SeqAccess<'de>>(mut seq: A) -> Result<Result<Self, Fault>, A::Error> {
-        let mut elements = Self::new();
+        let mut elements = Self::with_capacity(ELEMENTS_USUAL);
         while let Some(element) = seq.next_element()? {
             if elements.len() == ELEMENTS_MAX {
                 while seq.next_element::<IgnoredAny>()?.is_some() {}
