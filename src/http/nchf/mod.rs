@@ -1,14 +1,17 @@
 //! The charging services: Nchf_ConvergedCharging and Nchf_OfflineOnlyCharging (TS 32.291 6.1 and 6.2).
 //!
-//! A handler is parse → transact → render. Parsing can be cancelled by the consumer; from then on the work runs in a
-//! task of its own, which hyper cannot drop when the consumer resets its stream.
+//! A handler is parse → transact → render. Parsing can be cancelled by the consumer; from then on the work goes on to its
+//! end, in a task of its own when hyper drops the handler because the consumer has reset its stream.
 
 pub mod fingerprint;
 pub mod parse;
 pub mod render;
 pub mod wire;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::Router;
@@ -19,6 +22,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 use super::admission::Permit;
@@ -196,8 +200,11 @@ impl Nchf {
         let Parsed { invocation, one_time } = parsed;
         let opening = Opening { invocation, service, one_time, identities, pdu_session };
         let app = self.app.clone();
-        let work = Box::pin(async move { app.create(&opening).await });
-        match self.in_time(permit, work).await {
+        let work = Box::pin(async move {
+            let _in_work = permit;
+            app.create(&opening).await
+        });
+        match self.in_time(work).await {
             Some(Ok(done)) => {
                 let location = self.location(service, &uri, &request.headers, &done);
                 let body = render::charging_data_response(&done.answer, &done.session, &self.settings.charging);
@@ -225,8 +232,11 @@ impl Nchf {
         // What came takes more room than what was read of it, and others need that while the store is asked.
         drop(request);
         let app = self.app.clone();
-        let work = Box::pin(async move { app.continue_session(operation, service, &reference, invocation).await });
-        match self.in_time(permit, work).await {
+        let work = Box::pin(async move {
+            let _in_work = permit;
+            app.continue_session(operation, service, &reference, invocation).await
+        });
+        match self.in_time(work).await {
             Some(Ok(done)) => {
                 let response = self.continued(&done);
                 measured.end(&done, response)
@@ -236,23 +246,14 @@ impl Nchf {
         }
     }
 
-    /// Works in a task of its own, so that the consumer's going away changes nothing: what is committed must also be
-    /// answered to its copy. A consumer that stays is answered in time, whatever the work still waits for. `None` when
-    /// it panicked.
+    /// Works to the end, though the consumer may go away: what is committed must also be answered to its copy. A consumer
+    /// that stays is answered in time, whatever the work still waits for. `None` when it panicked.
     ///
     /// The work is on the heap from the start: a future is moved several times before it runs, and this one is large.
-    async fn in_time(
-        &self,
-        permit: Permit,
-        work: BoxFuture<'static, Result<Done, Failure>>,
-    ) -> Option<Result<Done, Failure>> {
-        let working = tokio::spawn(async move {
-            let _in_work = permit;
-            work.await
-        });
+    async fn in_time(&self, work: BoxFuture<'static, Result<Done, Failure>>) -> Option<Result<Done, Failure>> {
         let deadline = Duration::from_millis(u64::from(self.app.shared.limits.deadline_ms)) + ANSWER_TAKES;
-        match timeout(deadline, working).await {
-            Ok(outcome) => outcome.ok(),
+        match timeout(deadline, Lasting(Some(work))).await {
+            Ok(outcome) => outcome,
             Err(_) => {
                 Some(Err(store::Error::unavailable(Applied::Unknown, "no answer within http.deadline_ms").into()))
             }
@@ -288,6 +289,33 @@ impl Nchf {
         let authority = uri.authority().map(|authority| authority.as_str()).or(host).unwrap_or("localhost");
         let scheme = if self.settings.is_tls { "https" } else { "http" };
         format!("{scheme}://{authority}{collection}/{reference}")
+    }
+}
+
+/// Work that is done to its end: whoever waits for it and goes away leaves it to a task of its own. Answers `None` when it
+/// panicked. To begin with such a task would cost each request an allocation and two turns of the scheduler.
+struct Lasting<T: Send + 'static>(Option<BoxFuture<'static, T>>);
+
+impl<T: Send + 'static> Future for Lasting<T> {
+    type Output = Option<T>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(work) = &mut self.0 else { return Poll::Ready(None) };
+        let done = match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context))) {
+            Ok(polled) => Some(ready!(polled)),
+            Err(_) => None,
+        };
+        self.0 = None;
+        Poll::Ready(done)
+    }
+}
+
+impl<T: Send + 'static> Drop for Lasting<T> {
+    fn drop(&mut self) {
+        // Without a runtime the program is at its end, and tasks have been dropped too.
+        if let (Some(work), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
+            runtime.spawn(work);
+        }
     }
 }
 
