@@ -236,7 +236,7 @@ fn with_implied_usage(mut invocation: Invocation) -> Invocation {
     for usage in invocation.usages.iter_mut().filter(|usage| usage.containers.is_empty()) {
         let once = Units { service_specific_units: Some(1), ..Units::default() };
         let units = usage.requested.take().filter(|asked| *asked != Units::default()).unwrap_or(once);
-        usage.containers.push(Container::of_units(units));
+        usage.containers = vec![Container::of_units(units)].into();
     }
     invocation
 }

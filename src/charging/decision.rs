@@ -6,6 +6,7 @@ use super::account::Account;
 use super::ids::{ChargingDataRef, RatingGroup};
 use super::journal::Entry;
 use super::session::ChargingSession;
+use super::shared::Shared;
 use super::tariff::FinalUnit;
 use super::text::Text;
 use super::time::{Span, Timestamp};
@@ -125,7 +126,7 @@ pub struct Answer {
     pub number: u32,
     /// Negotiated features, when the request offered some.
     pub features: Option<u64>,
-    pub results: Vec<GroupResult>,
+    pub results: Shared<GroupResult>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

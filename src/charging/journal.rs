@@ -10,6 +10,7 @@ use super::decision::Answer;
 use super::ids::{AccountId, BalanceId, RatingGroup, SubscriberId, TariffPlanId};
 use super::money::{Amount, BalanceUnit};
 use super::session::{ClosingCause, Consumer, Service};
+use super::shared::Shared;
 use super::text::Text;
 use super::time::Timestamp;
 
@@ -189,7 +190,7 @@ pub struct Invoked {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reported {
     pub key: QuotaKey,
-    pub containers: Vec<Container>,
+    pub containers: Shared<Container>,
     /// Positions in `containers` that had been reported before, and were not charged again.
     pub repeated: Vec<u16>,
     /// The item's other members, verbatim.

@@ -31,6 +31,7 @@ pub mod rating;
 pub mod replay;
 pub mod session;
 mod settle;
+pub mod shared;
 pub mod tariff;
 pub mod text;
 pub mod time;

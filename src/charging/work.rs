@@ -101,7 +101,7 @@ impl<'a> Work<'a> {
             at: self.context.now,
             number: invocation.number,
             features: invocation.features.map(|offered| offered & self.context.rules.features),
-            results,
+            results: results.into(),
         }
     }
 

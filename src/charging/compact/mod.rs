@@ -78,6 +78,7 @@ use super::decision::{Answer, GroupResult, Outcome, ResultCode};
 use super::ids::{AccountId, BalanceId, RatingGroup, SubscriberId, TariffPlanId};
 use super::money::{Amount, BalanceUnit};
 use super::session::{ClosingCause, Consumer, Service};
+use super::shared::Shared;
 use super::tariff::{FinalUnit, Price};
 use super::time::Timestamp;
 use super::units::{UnitKind, Units};
@@ -343,14 +344,18 @@ macro_rules! ids {
 }
 ids!(AccountId, SubscriberId, BalanceId, TariffPlanId);
 
+fn write_list<T: Compact>(items: &[T], to: &mut Writer<'_>) {
+    to.length(items.len());
+    let mut before = None;
+    for item in items {
+        item.write_after(before, to);
+        before = Some(item);
+    }
+}
+
 impl<T: Compact> Compact for Vec<T> {
     fn write(&self, to: &mut Writer<'_>) {
-        to.length(self.len());
-        let mut before = None;
-        for item in self {
-            item.write_after(before, to);
-            before = Some(item);
-        }
+        write_list(self, to);
     }
 
     fn read(from: &mut Reader<'_>) -> Result<Self> {
@@ -361,6 +366,16 @@ impl<T: Compact> Compact for Vec<T> {
             items.push(item);
         }
         Ok(items)
+    }
+}
+
+impl<T: Compact> Compact for Shared<T> {
+    fn write(&self, to: &mut Writer<'_>) {
+        write_list(self, to);
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<Self> {
+        Vec::read(from).map(Self::from)
     }
 }
 
@@ -390,19 +405,24 @@ impl<T: Compact> Sparse for Option<T> {
     }
 }
 
-impl<T: Compact> Sparse for Vec<T> {
-    fn is_there(&self) -> bool {
-        !self.is_empty()
-    }
+macro_rules! sparse_lists {
+    ($($list:ident),+) => {$(
+        impl<T: Compact> Sparse for $list<T> {
+            fn is_there(&self) -> bool {
+                !self.is_empty()
+            }
 
-    fn write_there(&self, to: &mut Writer<'_>) {
-        self.write(to);
-    }
+            fn write_there(&self, to: &mut Writer<'_>) {
+                self.write(to);
+            }
 
-    fn read_there(from: &mut Reader<'_>) -> Result<Self> {
-        Compact::read(from)
-    }
+            fn read_there(from: &mut Reader<'_>) -> Result<Self> {
+                Compact::read(from)
+            }
+        }
+    )+};
 }
+sparse_lists!(Vec, Shared);
 
 /// A flag that is there is set.
 impl Sparse for bool {

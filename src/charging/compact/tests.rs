@@ -188,7 +188,7 @@ fn answer() -> impl Strategy<Value = Answer> {
         at,
         number,
         features,
-        results,
+        results: results.into(),
     })
 }
 
@@ -323,8 +323,9 @@ fn event(quotas: &[Quota], known: usize) -> impl Strategy<Value = Event> + use<>
         true => key().boxed(),
         false => prop_oneof![one_of(&keys), key()].boxed(),
     };
-    let reported = (named(), vec(container(), 0..3), vec(0..9u16, 0..2), blocks())
-        .prop_map(|(key, containers, repeated, others)| Reported { key, containers, repeated, others });
+    let reported = (named(), vec(container(), 0..3), vec(0..9u16, 0..2), blocks()).prop_map(
+        |(key, containers, repeated, others)| Reported { key, containers: containers.into(), repeated, others },
+    );
     let invoked = (small(), instant(), triggers(), vec(reported, 0..3), blocks(), answer()).prop_map(
         move |(number, timestamp, triggers, usage, blocks, answer)| {
             let quotas = news.clone();
@@ -511,14 +512,14 @@ fn an_entry_speaks_of_quotas_that_entries_before_have_introduced() {
     // Reports of the last quota that the session has, and is the first to name all but `known`.
     let event = |known: usize, has: usize| {
         let key = keys[has - 1].clone();
-        let reported = Reported { key, containers: Vec::new(), repeated: Vec::new(), others: Vec::new() };
+        let reported = Reported { key, containers: Shared::default(), repeated: Vec::new(), others: Vec::new() };
         let invoked = Invoked {
             number: 1,
             timestamp: "".into(),
             triggers: Vec::new(),
             usage: vec![reported],
             blocks: Vec::new(),
-            answer: Answer { outcome: Outcome::Updated, at, number: 1, features: None, results: Vec::new() },
+            answer: Answer { outcome: Outcome::Updated, at, number: 1, features: None, results: Shared::default() },
             quotas: keys[known..has].to_vec(),
         };
         Box::new(invoked)

@@ -395,7 +395,8 @@ impl Check {
             let multihomed = multihomed.and_then(|json| self.address(place.member("multihomedPDUAddress"), json));
             if let Some(rating_group) = rating_group {
                 let key = QuotaKey { rating_group: RatingGroup(rating_group), upf, multihomed, mb_upf };
-                usages.push(UnitUsage { key, requested, containers, others: self.blocks(&place, others) });
+                let (containers, others) = (containers.into(), self.blocks(&place, others));
+                usages.push(UnitUsage { key, requested, containers, others });
             }
         }
         usages

@@ -341,7 +341,12 @@ impl Books {
                 });
             }
             let asked = item.asked.map(|asked| if asked == 0 { Units::default() } else { units_of(item.group, asked) });
-            let usage = UnitUsage { key: key(item.group, None), requested: asked, containers, others: Vec::new() };
+            let usage = UnitUsage {
+                key: key(item.group, None),
+                requested: asked,
+                containers: containers.into(),
+                others: Vec::new(),
+            };
             request.invocation.usages.push(usage);
         }
         // The second of the three cannot be notified.
@@ -465,7 +470,7 @@ fn balance_after(group: u32, reports: &[Vec<u64>], granted: bool) -> (i128, i128
     let usage = |containers: Vec<Container>| UnitUsage {
         key: key(group, None),
         requested: asked,
-        containers,
+        containers: containers.into(),
         others: Vec::new(),
     };
     create.invocation.usages.push(usage(Vec::new()));
@@ -548,7 +553,7 @@ fn any_usage() -> impl Strategy<Value = UnitUsage> {
     (group, upf, prop::option::of(any_units()), containers).prop_map(|(group, upf, requested, containers)| UnitUsage {
         key: key(group, upf),
         requested,
-        containers,
+        containers: containers.into(),
         others: Vec::new(),
     })
 }

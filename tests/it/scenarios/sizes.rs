@@ -68,7 +68,7 @@ fn usage(detail: Detail, group: u32, number: u32, container: i64) -> UnitUsage {
     UnitUsage {
         key: key(group, upf),
         requested: Some(Units::default()),
-        containers: if number == 1 { Vec::new() } else { vec![container] },
+        containers: if number == 1 { Vec::new() } else { vec![container] }.into(),
         others: Vec::new(),
     }
 }

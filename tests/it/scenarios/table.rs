@@ -36,6 +36,7 @@ use nchf::charging::journal::{AbortReason, Event, Told};
 use nchf::charging::maintain::Maintenance;
 use nchf::charging::money::{Amount, BalanceUnit};
 use nchf::charging::session::{ChargingSession, Operation, Service, SessionState};
+use nchf::charging::shared::Shared;
 use nchf::charging::tariff::{FinalUnit, Hours, Metered, Price, Prices, Rule, TariffPlan};
 use nchf::charging::time::{Span, Timestamp};
 use nchf::charging::units::Units;
@@ -458,7 +459,8 @@ impl Player {
             }
         }
         while let Some(word) = words.next() {
-            let usage = UnitUsage { key: quota(word), requested: None, containers: Vec::new(), others: Vec::new() };
+            let usage =
+                UnitUsage { key: quota(word), requested: None, containers: Shared::default(), others: Vec::new() };
             let usages = &mut request.invocation.usages;
             // A copy may say more about a rating group that it names already.
             let at = about
@@ -475,7 +477,9 @@ impl Player {
                 if asks {
                     self.change_request(&mut usages[at], word, &mut words);
                 } else {
-                    self.change_usage(&mut usages[at], word, &mut words);
+                    let mut containers = usages[at].containers.to_vec();
+                    self.change_containers(&mut containers, word, &mut words);
+                    usages[at].containers = containers.into();
                 }
             }
         }
@@ -487,14 +491,19 @@ impl Player {
     }
 
     /// `used` begins a container; the words after it are about that container.
-    fn change_usage<'a>(&self, usage: &mut UnitUsage, word: &str, words: &mut impl Iterator<Item = &'a str>) {
+    fn change_containers<'a>(
+        &self,
+        containers: &mut Vec<Container>,
+        word: &str,
+        words: &mut impl Iterator<Item = &'a str>,
+    ) {
         if word == "used" {
             let mut container = Container::of_units(units(words.next().expect("units")));
-            container.local_sequence_number = i64::try_from(usage.containers.len()).unwrap();
-            usage.containers.push(container);
+            container.local_sequence_number = i64::try_from(containers.len()).unwrap();
+            containers.push(container);
             return;
         }
-        let container = usage.containers.last_mut().unwrap_or_else(|| panic!("nothing about a rating group: {word}"));
+        let container = containers.last_mut().unwrap_or_else(|| panic!("nothing about a rating group: {word}"));
         match word {
             "online" => container.indicator = Some(Indicator::Online),
             "offline" => container.indicator = Some(Indicator::Offline),

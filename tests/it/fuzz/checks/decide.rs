@@ -143,7 +143,7 @@ impl Play<'_> {
         let which = self.byte();
         let group = [10, 20, 30, 40, 50, 60, 70, 80, 90, 99][usize::from(which) % 10];
         let requested = (which & 64 != 0).then(|| self.units());
-        let containers = (0..self.byte() % 3).map(|_| self.container()).collect();
+        let containers = (0..self.byte() % 3).map(|_| self.container()).collect::<Vec<_>>().into();
         UnitUsage { key: key(group, (which & 128 != 0).then_some("A")), requested, containers, others: Vec::new() }
     }
 
