@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ids::{AccountId, BalanceId, RatingGroup, TariffPlanId};
 use super::journal::{Move, MoveKind};
+use super::lists::Few;
 use super::money::{Amount, BalanceUnit};
 use super::text::Text;
 use super::time::Timestamp;
@@ -127,8 +128,8 @@ impl Account {
 
     /// Indexes of the balances that pay one for one for a tariff, in the order of their use: priority, then what
     /// expires first, then the order in which the tariff names them.
-    pub fn allowances(&self, named: &[BalanceId], kind: UnitKind) -> Vec<usize> {
-        let mut found: Vec<_> = (self.balances.iter().enumerate())
+    pub fn allowances(&self, named: &[BalanceId], kind: UnitKind) -> Few<usize> {
+        let mut found: Few<_> = (self.balances.iter().enumerate())
             .filter(|(_, balance)| balance.unit.pays_for(kind))
             .filter_map(|(at, balance)| {
                 let rank = named.iter().position(|id| *id == balance.id)?;
@@ -140,8 +141,8 @@ impl Account {
     }
 
     /// Indexes of the money balances in the order of their use.
-    fn purse(&self) -> Vec<usize> {
-        let mut found: Vec<_> = (self.balances.iter().enumerate())
+    fn purse(&self) -> Few<usize> {
+        let mut found: Few<_> = (self.balances.iter().enumerate())
             .filter(|(_, balance)| balance.unit == BalanceUnit::Money)
             .map(|(at, balance)| ((balance.priority, balance.expires_at.is_none(), balance.expires_at), at))
             .collect();

@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::ids::{AccountId, BalanceId, ChargingDataRef, RatingGroup, SubscriberId, TariffPlanId};
+use super::lists::SharedList;
 use super::money::{Amount, BalanceUnit};
 use super::session::{ChargingSession, Consumer, Service};
-use super::shared::Shared;
 use super::tariff::FinalUnit;
 use super::text::Text;
 use super::time::Timestamp;
@@ -60,7 +60,7 @@ pub struct UnitUsage {
     pub key: QuotaKey,
     /// Present when quota management is wanted, whatever it names.
     pub requested: Option<Units>,
-    pub containers: Shared<Container>,
+    pub containers: SharedList<Container>,
     /// All other members, verbatim.
     pub others: Vec<Block>,
 }

@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use super::account::Account;
 use super::ids::{ChargingDataRef, RatingGroup};
 use super::journal::Entry;
+use super::lists::SharedList;
 use super::session::ChargingSession;
-use super::shared::Shared;
 use super::tariff::FinalUnit;
 use super::text::Text;
 use super::time::{Span, Timestamp};
@@ -126,7 +126,7 @@ pub struct Answer {
     pub number: u32,
     /// Negotiated features, when the request offered some.
     pub features: Option<u64>,
-    pub results: Shared<GroupResult>,
+    pub results: SharedList<GroupResult>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

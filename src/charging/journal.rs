@@ -8,9 +8,9 @@ use super::cdr::CauseForRecordClosing;
 use super::command::{Block, Container, QuotaKey, Trigger};
 use super::decision::Answer;
 use super::ids::{AccountId, BalanceId, RatingGroup, SubscriberId, TariffPlanId};
+use super::lists::SharedList;
 use super::money::{Amount, BalanceUnit};
 use super::session::{ClosingCause, Consumer, Service};
-use super::shared::Shared;
 use super::text::Text;
 use super::time::Timestamp;
 
@@ -190,7 +190,7 @@ pub struct Invoked {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reported {
     pub key: QuotaKey,
-    pub containers: Shared<Container>,
+    pub containers: SharedList<Container>,
     /// Positions in `containers` that had been reported before, and were not charged again.
     pub repeated: Vec<u16>,
     /// The item's other members, verbatim.

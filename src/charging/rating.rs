@@ -1,8 +1,11 @@
 //! Units to money: what reported usage costs, and how much an account can still be granted.
 
+use smallvec::smallvec;
+
 use super::account::{Account, Reservation};
 use super::ids::{RatingGroup, TariffPlanId};
 use super::journal::Move;
+use super::lists::Few;
 use super::money::Amount;
 use super::session::ChargingSession;
 use super::tariff::{Calendar, Metered, PlanInForce, Price, Prices};
@@ -65,7 +68,7 @@ impl<'a> Rated<'a> {
         held: &mut [Reservation],
     ) -> Result<(Amount, Vec<Move>), Overflow> {
         let mut left = units;
-        let mut in_kind = Vec::new();
+        let mut in_kind = Few::new();
         for at in account.allowances(&self.tariff.allowances, self.tariff.kind) {
             let covered = account.covers_in_kind(at, left, now, held);
             left = left.saturating_sub(covered);
@@ -74,7 +77,7 @@ impl<'a> Rated<'a> {
         let month = self.calendar().month(during.end);
         let segments = self.segments(left, during, account.counted(self.plan_id(), self.rating_group, month));
         // Two stretches at one price count on one meter.
-        let mut metered: Vec<(Segment, Amount)> = Vec::new();
+        let mut metered: Few<(Segment, Amount)> = Few::new();
         let mut charged = Amount::ZERO;
         for segment in segments {
             let same_price = metered.iter().filter(|(other, _)| other.price == segment.price);
@@ -113,16 +116,16 @@ impl<'a> Rated<'a> {
     }
 
     /// Cuts usage where its price changes: at the octet where a tier ends, in proportion to time where the clock does.
-    fn segments(&self, units: u64, during: UsedDuring, counted: u64) -> Vec<Segment> {
+    fn segments(&self, units: u64, during: UsedDuring, counted: u64) -> Few<Segment> {
         if units == 0 {
-            return Vec::new();
+            return Few::new();
         }
         match &self.tariff.prices {
-            Prices::Always(price) => vec![Segment { price: *price, units }],
+            Prices::Always(price) => smallvec![Segment { price: *price, units }],
             Prices::Tiers { tiers, beyond } => {
                 let mut left = units;
                 let mut position = counted;
-                let mut segments = Vec::new();
+                let mut segments = Few::new();
                 for tier in tiers {
                     let taken = tier.up_to.saturating_sub(position).min(left);
                     if taken > 0 {
@@ -144,11 +147,11 @@ impl<'a> Rated<'a> {
                     } else {
                         during.end
                     };
-                    return vec![Segment { price: self.calendar().price_at(windows, *otherwise, at), units }];
+                    return smallvec![Segment { price: self.calendar().price_at(windows, *otherwise, at), units }];
                 };
                 let stretches = self.calendar().stretches(windows, *otherwise, start, during.end);
                 let whole: u64 = stretches.iter().map(|(_, millis)| *millis).fold(0, u64::saturating_add);
-                let mut segments = Vec::new();
+                let mut segments = Few::new();
                 let mut until = 0u64;
                 let mut given = 0u64;
                 for (price, millis) in stretches {
@@ -263,10 +266,10 @@ impl<'a> Rated<'a> {
         };
         let mut tariff_change = None;
         let steps = match &self.tariff.prices {
-            Prices::Always(price) => vec![step(&[*price], None)],
+            Prices::Always(price) => smallvec![step(&[*price], None)],
             Prices::Tiers { tiers, beyond } => {
                 let mut position = account.counted(self.plan_id(), self.rating_group, self.calendar().month(now));
-                let mut steps = Vec::new();
+                let mut steps = Few::new();
                 for tier in tiers {
                     let room = tier.up_to.saturating_sub(position);
                     if room > 0 {
@@ -287,9 +290,9 @@ impl<'a> Rated<'a> {
                 match tariff_change {
                     // One grant covers both sides of the change, so it holds what the dearer side may cost.
                     Some(change) => {
-                        vec![step(&[current, self.calendar().price_at(windows, *otherwise, change)], None)]
+                        smallvec![step(&[current, self.calendar().price_at(windows, *otherwise, change)], None)]
                     }
-                    None => vec![step(&[current], None)],
+                    None => smallvec![step(&[current], None)],
                 }
             }
         };
@@ -312,8 +315,8 @@ pub struct Offer {
 /// one price after the other. Taking from it is a rehearsal; it changes no account.
 struct Ladder {
     /// Position of the balance, units left in it.
-    in_kind: Vec<(usize, u64)>,
-    steps: Vec<Step>,
+    in_kind: Few<(usize, u64)>,
+    steps: Few<Step>,
     /// Units of the rating group that other grants of the session hold.
     outstanding: u64,
     money: Amount,
@@ -322,7 +325,7 @@ struct Ladder {
 
 struct Step {
     /// Several when the price may change meanwhile.
-    prices: Vec<StepPrice>,
+    prices: Few<StepPrice>,
     /// Units until the next step; `None` without end.
     room: Option<u64>,
 }
@@ -336,7 +339,7 @@ struct StepPrice {
 struct Taken {
     units: u64,
     /// Position of the balance, units taken of it.
-    in_kind: Vec<(usize, u64)>,
+    in_kind: Few<(usize, u64)>,
     for_money: u64,
     cost: Amount,
 }

@@ -3,6 +3,7 @@
 use super::command::{Container, Indicator, Invocation, OneTime, UnitUsage};
 use super::decision::{Rejection, ResultCode};
 use super::journal::Reported;
+use super::lists::Few;
 use super::rating::{Rated, UsedDuring};
 use super::replay::seen_container;
 use super::session::{Quota, SeenContainer, Service};
@@ -24,7 +25,7 @@ pub(super) enum Settling {
 pub(super) struct Settled {
     pub reported: Vec<Reported>,
     /// By position in the request's usages: why usage could not be charged.
-    pub codes: Vec<Option<ResultCode>>,
+    pub codes: Few<Option<ResultCode>>,
 }
 
 /// Positions of a container: in the request's usages, and in that usage's containers.
@@ -35,9 +36,9 @@ impl<'a> Work<'a> {
     pub(super) fn settle(&mut self, invocation: &Invocation, settling: Settling) -> Result<Settled, Rejection> {
         self.check_number_of_quotas(invocation)?;
 
-        let quotas: Vec<usize> = invocation.usages.iter().map(|usage| self.session.quota_at(&usage.key)).collect();
-        let mut codes = vec![None; invocation.usages.len()];
-        let mut repeated = Vec::new();
+        let quotas: Few<usize> = invocation.usages.iter().map(|usage| self.session.quota_at(&usage.key)).collect();
+        let mut codes: Few<_> = invocation.usages.iter().map(|_| None).collect();
+        let mut repeated = Few::new();
         for ((at, container), seen_before) in self.in_order(invocation, settling) {
             if seen_before {
                 repeated.push((at, container));
@@ -71,13 +72,13 @@ impl<'a> Work<'a> {
 
     /// The containers of all usages in the order of their numbers (the order of the arrays says nothing), and
     /// whether each was reported before.
-    fn in_order(&mut self, invocation: &Invocation, settling: Settling) -> Vec<(Position, bool)> {
-        let mut all: Vec<(Position, &UnitUsage, &Container)> = Vec::new();
+    fn in_order(&mut self, invocation: &Invocation, settling: Settling) -> Few<(Position, bool)> {
+        let mut all: Few<(Position, &UnitUsage, &Container)> = Few::new();
         for (at, usage) in invocation.usages.iter().enumerate() {
             all.extend(usage.containers.iter().enumerate().map(|(position, one)| ((at, position), usage, one)));
         }
         all.sort_by_key(|(_, _, container)| (container.local_sequence_number, container.closed_at));
-        let seen: Vec<SeenContainer> =
+        let seen: Few<SeenContainer> =
             all.iter().map(|(_, usage, container)| seen_container(&usage.key, container)).collect();
         let known = self.session.containers.known(&seen);
         let told = self.session.containers.take(&seen);

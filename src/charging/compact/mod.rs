@@ -76,9 +76,9 @@ use super::cdr::CauseForRecordClosing;
 use super::command::{Block, Container, Indicator, QuotaKey, Trigger, TriggerCategory};
 use super::decision::{Answer, GroupResult, Outcome, ResultCode};
 use super::ids::{AccountId, BalanceId, RatingGroup, SubscriberId, TariffPlanId};
+use super::lists::SharedList;
 use super::money::{Amount, BalanceUnit};
 use super::session::{ClosingCause, Consumer, Service};
-use super::shared::Shared;
 use super::tariff::{FinalUnit, Price};
 use super::time::Timestamp;
 use super::units::{UnitKind, Units};
@@ -369,7 +369,7 @@ impl<T: Compact> Compact for Vec<T> {
     }
 }
 
-impl<T: Compact> Compact for Shared<T> {
+impl<T: Compact> Compact for SharedList<T> {
     fn write(&self, to: &mut Writer<'_>) {
         write_list(self, to);
     }
@@ -422,7 +422,7 @@ macro_rules! sparse_lists {
         }
     )+};
 }
-sparse_lists!(Vec, Shared);
+sparse_lists!(Vec, SharedList);
 
 /// A flag that is there is set.
 impl Sparse for bool {

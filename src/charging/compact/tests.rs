@@ -512,14 +512,14 @@ fn an_entry_speaks_of_quotas_that_entries_before_have_introduced() {
     // Reports of the last quota that the session has, and is the first to name all but `known`.
     let event = |known: usize, has: usize| {
         let key = keys[has - 1].clone();
-        let reported = Reported { key, containers: Shared::default(), repeated: Vec::new(), others: Vec::new() };
+        let reported = Reported { key, containers: SharedList::default(), repeated: Vec::new(), others: Vec::new() };
         let invoked = Invoked {
             number: 1,
             timestamp: "".into(),
             triggers: Vec::new(),
             usage: vec![reported],
             blocks: Vec::new(),
-            answer: Answer { outcome: Outcome::Updated, at, number: 1, features: None, results: Shared::default() },
+            answer: Answer { outcome: Outcome::Updated, at, number: 1, features: None, results: SharedList::default() },
             quotas: keys[known..has].to_vec(),
         };
         Box::new(invoked)

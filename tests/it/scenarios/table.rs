@@ -33,10 +33,10 @@ use nchf::charging::decision::{GroupResult, NotificationKind, Outcome, Outgoing,
 use nchf::charging::explain::{Explanation, GroupExplanation, explain};
 use nchf::charging::ids::{BalanceId, ChargingDataRef, RatingGroup};
 use nchf::charging::journal::{AbortReason, Event, Told};
+use nchf::charging::lists::SharedList;
 use nchf::charging::maintain::Maintenance;
 use nchf::charging::money::{Amount, BalanceUnit};
 use nchf::charging::session::{ChargingSession, Operation, Service, SessionState};
-use nchf::charging::shared::Shared;
 use nchf::charging::tariff::{FinalUnit, Hours, Metered, Price, Prices, Rule, TariffPlan};
 use nchf::charging::time::{Span, Timestamp};
 use nchf::charging::units::Units;
@@ -460,7 +460,7 @@ impl Player {
         }
         while let Some(word) = words.next() {
             let usage =
-                UnitUsage { key: quota(word), requested: None, containers: Shared::default(), others: Vec::new() };
+                UnitUsage { key: quota(word), requested: None, containers: SharedList::default(), others: Vec::new() };
             let usages = &mut request.invocation.usages;
             // A copy may say more about a rating group that it names already.
             let at = about
