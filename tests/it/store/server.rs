@@ -12,7 +12,7 @@ use std::time::Duration;
 use redis::Value;
 
 /// What runs as a server: Redis, or Valkey.
-#[derive(Clone, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Program(PathBuf);
 
 impl Program {
