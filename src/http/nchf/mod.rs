@@ -69,6 +69,8 @@ const RETRY_AFTER_SECS: u32 = 1;
 /// the request still does.
 const ANSWER_TAKES: Duration = Duration::from_millis(100);
 
+/// The services, for one worker: its requests count references to a state of its own, because a count that workers share
+/// is a cache line that they take from one another.
 pub fn routes(nchf: Nchf) -> Router {
     Router::new()
         .route(CONVERGED, post(create_charging_data))
@@ -81,15 +83,15 @@ pub fn routes(nchf: Nchf) -> Router {
         .method_not_allowed_fallback(async || ProblemDetails::method_not_allowed("POST"))
         // The layers around the router limit bodies, with an answer of this protocol.
         .layer(DefaultBodyLimit::disable())
-        .with_state(nchf)
+        .with_state(Arc::new(nchf))
 }
 
-async fn create_charging_data(State(nchf): State<Nchf>, permit: Permit, uri: Uri, request: Incoming) -> Response {
+async fn create_charging_data(State(nchf): State<Arc<Nchf>>, permit: Permit, uri: Uri, request: Incoming) -> Response {
     nchf.create(Service::Converged, permit, uri, request).await
 }
 
 async fn update_charging_data(
-    State(nchf): State<Nchf>,
+    State(nchf): State<Arc<Nchf>>,
     permit: Permit,
     Path(reference): Path<String>,
     request: Incoming,
@@ -98,7 +100,7 @@ async fn update_charging_data(
 }
 
 async fn release_charging_data(
-    State(nchf): State<Nchf>,
+    State(nchf): State<Arc<Nchf>>,
     permit: Permit,
     Path(reference): Path<String>,
     request: Incoming,
@@ -107,7 +109,7 @@ async fn release_charging_data(
 }
 
 async fn create_offline_charging_data(
-    State(nchf): State<Nchf>,
+    State(nchf): State<Arc<Nchf>>,
     permit: Permit,
     uri: Uri,
     request: Incoming,
@@ -116,7 +118,7 @@ async fn create_offline_charging_data(
 }
 
 async fn update_offline_charging_data(
-    State(nchf): State<Nchf>,
+    State(nchf): State<Arc<Nchf>>,
     permit: Permit,
     Path(reference): Path<String>,
     request: Incoming,
@@ -125,7 +127,7 @@ async fn update_offline_charging_data(
 }
 
 async fn release_offline_charging_data(
-    State(nchf): State<Nchf>,
+    State(nchf): State<Arc<Nchf>>,
     permit: Permit,
     Path(reference): Path<String>,
     request: Incoming,
@@ -190,7 +192,7 @@ fn idempotency_key(headers: &HeaderMap) -> Option<&str> {
 }
 
 impl Nchf {
-    async fn create(self, service: Service, permit: Permit, uri: Uri, request: Incoming) -> Response {
+    async fn create(self: Arc<Self>, service: Service, permit: Permit, uri: Uri, request: Incoming) -> Response {
         let measured = Measured::begin(&self, "create");
         let parsed = match request.parse(service) {
             Ok(parsed) => parsed,
@@ -199,10 +201,10 @@ impl Nchf {
         let (identities, pdu_session) = (parsed.identities(), parsed.pdu_session());
         let Parsed { invocation, one_time } = parsed;
         let opening = Opening { invocation, service, one_time, identities, pdu_session };
-        let app = self.app.clone();
+        let nchf = Arc::clone(&self);
         let work = Box::pin(async move {
             let _in_work = permit;
-            app.create(&opening).await
+            nchf.app.create(&opening).await
         });
         match self.in_time(work).await {
             Some(Ok(done)) => {
@@ -217,7 +219,7 @@ impl Nchf {
     }
 
     async fn continue_session(
-        self,
+        self: Arc<Self>,
         operation: Operation,
         service: Service,
         permit: Permit,
@@ -231,10 +233,10 @@ impl Nchf {
         };
         // What came takes more room than what was read of it, and others need that while the store is asked.
         drop(request);
-        let app = self.app.clone();
+        let nchf = Arc::clone(&self);
         let work = Box::pin(async move {
             let _in_work = permit;
-            app.continue_session(operation, service, &reference, invocation).await
+            nchf.app.continue_session(operation, service, &reference, invocation).await
         });
         match self.in_time(work).await {
             Some(Ok(done)) => {
@@ -321,15 +323,15 @@ impl<T: Send + 'static> Drop for Lasting<T> {
 
 /// A request being measured: how long it took, how it ended.
 struct Measured {
-    nchf: Nchf,
+    nchf: Arc<Nchf>,
     operation: &'static str,
     begun: std::time::Instant,
 }
 
 impl Measured {
     #[expect(clippy::disallowed_methods, reason = "a duration for a metric; it decides nothing")]
-    fn begin(nchf: &Nchf, operation: &'static str) -> Self {
-        Self { nchf: nchf.clone(), operation, begun: std::time::Instant::now() }
+    fn begin(nchf: &Arc<Nchf>, operation: &'static str) -> Self {
+        Self { nchf: Arc::clone(nchf), operation, begun: std::time::Instant::now() }
     }
 
     fn end(self, done: &Done, response: Response) -> Response {
