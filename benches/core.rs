@@ -76,7 +76,7 @@ fn part_parse(scene: &Scene) -> Parsed {
 #[inline(never)]
 fn part_decode(scene: &Scene) -> (Account, Box<ChargingSession>) {
     let account = record::decode(black_box(&scene.account)).expect("an account");
-    (account, Box::new(record::decode_session(&scene.reference, black_box(&scene.session)).expect("a session")))
+    (account, record::decode_session(&scene.reference, black_box(&scene.session)).expect("a session"))
 }
 
 #[inline(never)]

@@ -13,7 +13,7 @@ use crate::store::{self, AccountKey, Applied};
 #[derive(Debug)]
 pub struct Done {
     pub answer: Answer,
-    pub session: ChargingSession,
+    pub session: Box<ChargingSession>,
     /// The answer had been given before.
     pub replayed: bool,
 }

@@ -36,7 +36,7 @@ pub struct Reading {
 pub struct SessionReading {
     pub reference: ChargingDataRef,
     /// `None` where there is no document.
-    pub session: Option<ChargingSession>,
+    pub session: Option<Box<ChargingSession>>,
     pub journal: Vec<Entry>,
     pub indexed: Indexed,
     pub listed_closed: bool,

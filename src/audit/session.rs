@@ -77,7 +77,7 @@ impl Check<'_> {
     }
 
     fn open_session(&self) -> Option<&ChargingSession> {
-        self.reading.session.as_ref().filter(|session| !session.is_closed())
+        self.reading.session.as_deref().filter(|session| !session.is_closed())
     }
 
     /// How it is called in findings.
@@ -157,7 +157,7 @@ impl Check<'_> {
                 let is_late = |entry: &Entry| {
                     matches!(entry.event, Event::Late { after_closing: true, .. } | Event::Published(_))
                 };
-                let is_closed = session.as_ref().is_none_or(ChargingSession::is_closed);
+                let is_closed = session.as_deref().is_none_or(ChargingSession::is_closed);
                 if is_closed && self.reading.journal.iter().all(is_late) {
                     let why = "its records: its journal has ended, and began anew with late usage";
                     self.report.not_proven(self.subject.clone(), why);

@@ -197,11 +197,11 @@ pub struct Create<'a> {
     /// Made from what identifies the request, so a copy of it has the same one.
     pub reference: ChargingDataRef,
     /// The session that is there under `reference`: this request is a copy of the one that opened it.
-    pub repeated: Option<ChargingSession>,
+    pub repeated: Option<Box<ChargingSession>>,
     /// Index key of consumer, subscriber and PDU session; opaque here. `None` without a PDU session.
     pub pdu_session: Option<u128>,
     /// The session that `pdu_session` led to.
-    pub same_pdu_session: Option<ChargingSession>,
+    pub same_pdu_session: Option<Box<ChargingSession>>,
 }
 
 /// A top-up.

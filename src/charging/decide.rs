@@ -82,8 +82,8 @@ pub enum Command<'a> {
 pub fn decide(context: &Context<'_>, account: Option<Account>, command: Command<'_>) -> Result<Decision, Rejection> {
     match command {
         Command::Create(create) => open(context, account, *create),
-        Command::Update(session, invocation) => update(context, account, *session, invocation),
-        Command::Release(session, invocation) => release(context, account, *session, invocation),
+        Command::Update(session, invocation) => update(context, account, session, invocation),
+        Command::Release(session, invocation) => release(context, account, session, invocation),
     }
 }
 
@@ -183,7 +183,7 @@ fn new_session(
     reference: ChargingDataRef,
     invocation: &Invocation,
     pdu_session: Option<u128>,
-) -> ChargingSession {
+) -> Box<ChargingSession> {
     let payer = subscriber.map(|subscriber| Payer {
         named: invocation.subscriber.clone().filter(|named| *named != subscriber.id),
         plan_version: context.catalog.newest(&subscriber.plan).map_or(0, |plan| plan.plan.version),
@@ -192,7 +192,7 @@ fn new_session(
         plan: subscriber.plan,
         final_unit: subscriber.final_unit,
     });
-    ChargingSession {
+    Box::new(ChargingSession {
         reference,
         state: SessionState::Active,
         service,
@@ -213,7 +213,7 @@ fn new_session(
         timer_at: None,
         pdu_session_key: pdu_session.map(halves),
         record: RecordSoFar::default(),
-    }
+    })
 }
 
 /// What a request flagged as a one-time event is: an event of a kind, or a session after all.
@@ -287,7 +287,7 @@ fn first_answer(session: &ChargingSession, invocation: &Invocation) -> Result<De
 fn update(
     context: &Context<'_>,
     account: Option<Account>,
-    mut session: ChargingSession,
+    mut session: Box<ChargingSession>,
     invocation: &Invocation,
 ) -> Result<Decision, Rejection> {
     check_identity(&session, invocation)?;
@@ -319,7 +319,7 @@ fn update(
 fn release(
     context: &Context<'_>,
     account: Option<Account>,
-    mut session: ChargingSession,
+    mut session: Box<ChargingSession>,
     invocation: &Invocation,
 ) -> Result<Decision, Rejection> {
     check_identity(&session, invocation)?;
@@ -350,7 +350,7 @@ fn release(
 fn late(
     context: &Context<'_>,
     account: Option<Account>,
-    session: ChargingSession,
+    session: Box<ChargingSession>,
     operation: Operation,
     invocation: &Invocation,
     given: Option<Answer>,

@@ -35,7 +35,7 @@ pub struct Changes {
 impl Decision {
     /// The session that the answer speaks of, as it is after the decision.
     pub fn session(&self) -> &ChargingSession {
-        let changed = self.changes.sessions.first().map(|change| &change.session);
+        let changed = self.changes.sessions.first().map(|change| &*change.session);
         self.replayed.as_deref().or(changed).expect("a decision replays an answer or changes a session")
     }
 }
@@ -43,7 +43,7 @@ impl Decision {
 /// A session as it shall be stored, and the journal entry that tells how it came to that.
 #[derive(Clone, Debug)]
 pub struct SessionChange {
-    pub session: ChargingSession,
+    pub session: Box<ChargingSession>,
     /// `None` for what leaves no record, such as an event that was refused.
     pub entry: Option<Entry>,
     pub timer: Timer,

@@ -37,7 +37,7 @@ pub enum Maintenance {
 pub fn maintain(
     context: &Context<'_>,
     account: Option<Account>,
-    session: ChargingSession,
+    session: Box<ChargingSession>,
     cause: Maintenance,
 ) -> Option<Changes> {
     if session.is_closed() {
@@ -70,7 +70,7 @@ pub fn maintain(
     }
 }
 
-fn due(context: &Context<'_>, account: Account, session: ChargingSession) -> Option<Changes> {
+fn due(context: &Context<'_>, account: Account, session: Box<ChargingSession>) -> Option<Changes> {
     let Context { now, rules, .. } = *context;
     let due_at = session.due_at(rules)?;
     if now < due_at {
@@ -113,7 +113,7 @@ fn due(context: &Context<'_>, account: Account, session: ChargingSession) -> Opt
 fn reauthorize(
     context: &Context<'_>,
     account: Account,
-    session: ChargingSession,
+    session: Box<ChargingSession>,
     groups: Option<Vec<RatingGroup>>,
 ) -> Option<Changes> {
     // Nobody to tell, or told to end already.
@@ -134,7 +134,12 @@ fn reauthorize(
     Some(work.finish(Some(event), None, Listed::Keep))
 }
 
-fn abort(context: &Context<'_>, account: Account, session: ChargingSession, reason: AbortReason) -> Option<Changes> {
+fn abort(
+    context: &Context<'_>,
+    account: Account,
+    session: Box<ChargingSession>,
+    reason: AbortReason,
+) -> Option<Changes> {
     if matches!(session.state, SessionState::Aborting { .. }) {
         return None;
     }

@@ -20,7 +20,7 @@ pub(super) struct Work<'a> {
     pub(super) context: &'a Context<'a>,
     pub(super) account: Account,
     pub(super) account_changed: bool,
-    pub(super) session: ChargingSession,
+    pub(super) session: Box<ChargingSession>,
     moves: Vec<Move>,
     /// Where the session's record was full before all that the request reports was in it.
     cuts: Vec<Closing>,
@@ -29,7 +29,7 @@ pub(super) struct Work<'a> {
 }
 
 impl<'a> Work<'a> {
-    pub(super) fn start(context: &'a Context<'a>, account: Account, session: ChargingSession) -> Self {
+    pub(super) fn start(context: &'a Context<'a>, account: Account, session: Box<ChargingSession>) -> Self {
         let mut work = Self::untouched(context, account, session);
         let expired = work.account.expire(context.now);
         work.moved(expired);
@@ -37,7 +37,7 @@ impl<'a> Work<'a> {
     }
 
     /// For what leaves no entry in the journal: not even what expires is taken out of the balances.
-    pub(super) fn untouched(context: &'a Context<'a>, account: Account, session: ChargingSession) -> Self {
+    pub(super) fn untouched(context: &'a Context<'a>, account: Account, session: Box<ChargingSession>) -> Self {
         Self {
             context,
             account,
@@ -85,7 +85,7 @@ impl<'a> Work<'a> {
     }
 
     /// Closes another session of the account in the same commit. Its PDU session is the new one's from here on.
-    pub(super) fn close_other(&mut self, other: ChargingSession, cause: ClosingCause) -> SessionChange {
+    pub(super) fn close_other(&mut self, other: Box<ChargingSession>, cause: ClosingCause) -> SessionChange {
         let mine = mem::replace(&mut self.session, other);
         let my_moves = mem::take(&mut self.moves);
         self.give_back_all();
@@ -204,7 +204,7 @@ struct Sealed {
 }
 
 impl Sealed {
-    fn change(self, session: ChargingSession, listing: Listed) -> SessionChange {
+    fn change(self, session: Box<ChargingSession>, listing: Listed) -> SessionChange {
         let Self { entry, timer, lives_for } = self;
         SessionChange { session, entry, timer, listing, lives_for }
     }

@@ -58,10 +58,10 @@ pub fn encode<T: Serialize>(document: &T) -> Bytes {
 }
 
 /// The session whose document lies under `reference`.
-pub fn decode_session(reference: &ChargingDataRef, bytes: &[u8]) -> Result<ChargingSession, Error> {
+pub fn decode_session(reference: &ChargingDataRef, bytes: &[u8]) -> Result<Box<ChargingSession>, Error> {
     let session = match opened(bytes) {
-        Ok((Form::Compact, body)) => compact::read_session(reference, body).map_err(Error::from),
-        Ok((Form::MessagePack, body)) => from_message_pack(body),
+        Ok((Form::Compact, body)) => compact::read_session(reference, body).map(Box::new).map_err(Error::from),
+        Ok((Form::MessagePack, body)) => from_message_pack(body).map(Box::new),
         Err(error) => Err(error),
     };
     session.map_err(|error| error.about(&format!("session {reference}")))

@@ -45,7 +45,7 @@ pub struct Opening {
 
 /// What a consumer asks for, to be decided as often as it takes.
 enum Asked<'a> {
-    Create { opening: &'a Opening, payer: Option<Subscriber>, pdu_session: Option<IndexKey> },
+    Create { opening: &'a Opening, payer: Option<&'a Subscriber>, pdu_session: Option<IndexKey> },
     Continue { operation: Operation, service: Service, invocation: &'a Invocation },
 }
 
@@ -83,7 +83,7 @@ impl App {
         if let Some(payer) = &payer {
             self.know_plan(&payer.plan).await?;
         }
-        let asked = Asked::Create { opening, payer, pdu_session };
+        let asked = Asked::Create { opening, payer: payer.as_ref(), pdu_session };
         let load = Load { account, session: Some(reference), index: asked.index() };
         let mut fate = Fate::begun(self.shared.clock.now());
         let RequestLimits { deadline_ms, waiting_per_account_max } = self.shared.limits;
@@ -153,7 +153,7 @@ impl App {
             if let Some(session) = decision.replayed {
                 // The answer stands in what was read: it is given again only when that is as safe as the first time.
                 match self.confirm(&snapshot, load, fate).await? {
-                    None => return Ok(Done { answer: decision.answer, session: *session, replayed: true }),
+                    None => return Ok(Done { answer: decision.answer, session, replayed: true }),
                     Some(current) => snapshot = current,
                 }
                 continue;
@@ -284,7 +284,7 @@ impl App {
         cause: impl Fn(&ChargingSession) -> Option<Maintenance>,
     ) -> Result<(), Failure> {
         let session = self.session(reference).await?;
-        if let Some(cause) = session.as_ref().and_then(cause) {
+        if let Some(cause) = session.as_deref().and_then(cause) {
             self.maintain(reference, &cause).await?;
         }
         Ok(())
@@ -309,7 +309,7 @@ impl App {
     }
 
     /// The session behind a reference, open or closed, as long as its document lives.
-    pub async fn session(&self, reference: &ChargingDataRef) -> Result<Option<ChargingSession>, store::Error> {
+    pub async fn session(&self, reference: &ChargingDataRef) -> Result<Option<Box<ChargingSession>>, store::Error> {
         let Some(account) = self.shared.refs.account_of(reference.as_str()) else { return Ok(None) };
         let found = self.store.sessions(account, std::slice::from_ref(reference)).await?;
         let found = found.iter().flatten().next();
@@ -336,7 +336,7 @@ impl App {
                     invocation: &opening.invocation,
                     one_time: opening.one_time,
                     service: opening.service,
-                    subscriber: payer.clone(),
+                    subscriber: payer.cloned(),
                     reference: load.session.clone().ok_or(Rejection::UnknownSession)?,
                     repeated: session,
                     pdu_session: pdu_session.map(|key| key.0),
@@ -346,7 +346,7 @@ impl App {
             }
             Asked::Continue { operation, service, invocation } => {
                 let session = session.filter(|session| session.service == *service);
-                let session = Box::new(session.ok_or(Rejection::UnknownSession)?);
+                let session = session.ok_or(Rejection::UnknownSession)?;
                 for (plan, version) in session.plan_versions() {
                     self.know_plan_version(plan, version).await?;
                 }
@@ -375,7 +375,7 @@ impl App {
         account: AccountKey,
         known: &[u8],
         origin: Origin,
-    ) -> Result<(Option<ChargingSession>, Version), Failure> {
+    ) -> Result<(Option<Box<ChargingSession>>, Version), Failure> {
         let reference = ChargingDataRef::new(String::from_utf8_lossy(known));
         let load = Load { account, session: Some(reference), index: Vec::new() };
         let found = self.store.load(&load).await?;
@@ -569,7 +569,7 @@ fn account_of(key: AccountKey, snapshot: &Snapshot) -> Result<Option<Account>, s
     snapshot.account.as_ref().map(|document| decode_account(key, document)).transpose()
 }
 
-fn session_of(snapshot: &Snapshot, load: &Load) -> Result<Option<ChargingSession>, store::Error> {
+fn session_of(snapshot: &Snapshot, load: &Load) -> Result<Option<Box<ChargingSession>>, store::Error> {
     let found = load.session.as_ref().zip(snapshot.session.as_ref());
     found.map(|(reference, document)| record::decode_session(reference, &document.bytes)).transpose()
 }

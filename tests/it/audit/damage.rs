@@ -45,7 +45,7 @@ impl<'a> Hand<'a> {
         self.workload.store()
     }
 
-    async fn documents(&self) -> ((Account, Version), (ChargingSession, Version)) {
+    async fn documents(&self) -> ((Account, Version), (Box<ChargingSession>, Version)) {
         let load = Load { account: self.account, session: Some(self.session.clone()), index: Vec::new() };
         let found = self.store().load(&load).await.unwrap();
         let (account, session) = (found.account.unwrap(), found.session.unwrap());

@@ -28,7 +28,7 @@ pub struct World {
     pub catalog: Catalog,
     pub subscribers: BTreeMap<&'static str, Subscriber>,
     pub accounts: BTreeMap<AccountId, Account>,
-    pub sessions: BTreeMap<ChargingDataRef, ChargingSession>,
+    pub sessions: BTreeMap<ChargingDataRef, Box<ChargingSession>>,
     pub journals: BTreeMap<ChargingDataRef, Vec<Entry>>,
     /// Those that have read the journals so far.
     readers: BTreeMap<ChargingDataRef, JournalReader>,
@@ -170,7 +170,7 @@ impl World {
             }
             Operation::Update | Operation::Release => {
                 let session = session.and_then(|reference| self.sessions.get(reference)).cloned();
-                let session = Box::new(session.ok_or(Rejection::UnknownSession)?);
+                let session = session.ok_or(Rejection::UnknownSession)?;
                 let account = session.payer.as_ref().map(|payer| payer.account.clone());
                 let command = match request.operation {
                     Operation::Release => Command::Release(session, &invocation),
