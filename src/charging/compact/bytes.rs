@@ -1,9 +1,5 @@
 //! Octets in the making, and octets being read.
 
-use std::net::Ipv4Addr;
-
-use uuid::Uuid;
-
 use super::words::{self, IMSI, IPV4, UUID};
 use super::{Compact, Sparse};
 use crate::charging::command::QuotaKey;
@@ -240,9 +236,9 @@ impl<'a> Reader<'a> {
             return text.map(Into::into).map_err(|_| Unreadable::Damaged("a text is not UTF-8"));
         }
         match head >> 1 {
-            UUID => self.octets().map(|octets| Uuid::from_bytes(octets).to_string().into()),
+            UUID => self.octets().map(words::of_uuid),
             IMSI => self.number().map(words::of_imsi),
-            IPV4 => self.octets().map(|octets: [u8; 4]| Ipv4Addr::from(octets).to_string().into()),
+            IPV4 => self.octets().map(words::of_ipv4),
             number => words::word(number).map(Into::into).ok_or(Unreadable::Newer),
         }
     }

@@ -3,6 +3,7 @@
 
 use std::net::Ipv4Addr;
 
+use smol_str::format_smolstr;
 use uuid::Uuid;
 
 use crate::charging::packed::TRIGGERS;
@@ -63,7 +64,16 @@ pub fn imsi(text: &str) -> Option<u64> {
 }
 
 pub fn of_imsi(digits: u64) -> Text {
-    format!("imsi-{digits:015}").into()
+    format_smolstr!("imsi-{digits:015}")
+}
+
+pub fn of_uuid(octets: [u8; 16]) -> Text {
+    let uuid = Uuid::from_bytes(octets).hyphenated();
+    (&*uuid.encode_lower(&mut Uuid::encode_buffer())).into()
+}
+
+pub fn of_ipv4(octets: [u8; 4]) -> Text {
+    format_smolstr!("{}", Ipv4Addr::from(octets))
 }
 
 /// Only the usual spelling, without leading zeros, is one that the parser takes.
