@@ -153,7 +153,7 @@ impl Scene {
         let load = Load { account, session: Some(reference.clone()), index: Vec::new() };
         let snapshot = app.store.load(&load).await.expect("a snapshot");
         let settings = Settings { charging: config.charging.clone(), api_root: None, is_tls: false };
-        let router = routes(Nchf { app: app.clone(), settings: Arc::new(settings) });
+        let router = routes(Nchf::new(app.clone(), Arc::new(settings)));
         Self {
             app,
             config,

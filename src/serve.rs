@@ -122,7 +122,7 @@ impl Instance {
         let apps: Vec<Nchf> = [first]
             .into_iter()
             .chain(stores)
-            .map(|store| Nchf { app: App { store, shared: Arc::clone(&shared) }, settings: Arc::clone(&settings) })
+            .map(|store| Nchf::new(App { store, shared: Arc::clone(&shared) }, Arc::clone(&settings)))
             .collect();
 
         let control = apps[0].app.clone();
@@ -135,7 +135,7 @@ impl Instance {
         }
 
         let draining = Draining::default();
-        let operator_nchf = Nchf { settings: Arc::new(settings.without_tls()), ..apps[0].clone() };
+        let operator_nchf = Nchf::new(apps[0].app.clone(), Arc::new(settings.without_tls()));
         let token = Token::new(config.admin.token.as_deref());
         let operator_routes = operator::routes(operator_nchf, token, draining.clone());
         let limits = limits(config);

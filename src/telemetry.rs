@@ -11,6 +11,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 use tracing_subscriber::EnvFilter;
 
+use crate::charging::decision::ResultCode;
 use crate::charging::time::Timestamp;
 use crate::config::{Log, LogFormat};
 
@@ -131,7 +132,31 @@ impl Default for Metrics {
     }
 }
 
+/// What nearly every charging request of an operation counts, found once: to find a metric by its labels takes a lock that
+/// all workers share.
+#[derive(Clone, Debug)]
+pub struct Usual {
+    /// The status of a request that was done.
+    pub status: u16,
+    /// Requests answered with it.
+    pub answered: Counter,
+    /// Of all requests of the operation, whatever was answered.
+    pub latency: Histogram,
+    /// Of rating groups.
+    pub successes: Counter,
+}
+
 impl Metrics {
+    pub fn usual(&self, operation: &'static str, status: u16) -> Usual {
+        let result_code = ResultCode::Success.as_str();
+        Usual {
+            status,
+            answered: self.requests.get_or_create_owned(&RequestLabels { operation, status, cause: "" }),
+            latency: self.latency.get_or_create_owned(&OperationLabel { operation }),
+            successes: self.results.get_or_create_owned(&ResultLabel { result_code }),
+        }
+    }
+
     /// All metrics under the prefix `nchf`, for one exposition.
     pub fn registry(&self) -> Registry {
         let Self { requests, latency, results, replays, conflicts, store_errors, .. } = self;

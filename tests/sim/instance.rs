@@ -129,7 +129,7 @@ impl Instance {
         let (inside, working) = (ice.clone(), work(Rc::clone(world), place, life, workers));
         let worker = spawn_local(async move { inside.around(working).await });
         let settings = Arc::new(Settings { charging: config.charging, api_root: None, is_tls: false });
-        let router = services::routes(Nchf { app: app.clone(), settings }).merge(admin::routes(app.clone()));
+        let router = services::routes(Nchf::new(app.clone(), settings)).merge(admin::routes(app.clone()));
         Ok(Self { life, app, ice, router, worker })
     }
 

@@ -29,10 +29,11 @@ use super::admission::Permit;
 use super::path::Path;
 use super::problem::ProblemDetails;
 use crate::app::App;
+use crate::charging::decision::ResultCode;
 use crate::charging::session::{Operation, Service};
 use crate::config::Charging;
 use crate::store::{self, Applied};
-use crate::telemetry::{OperationLabel, RequestLabels, ResultLabel, StoreErrorLabel};
+use crate::telemetry::{OperationLabel, RequestLabels, ResultLabel, StoreErrorLabel, Usual};
 use crate::transact::{Done, Failure, Opening};
 use parse::Parsed;
 
@@ -41,6 +42,26 @@ use parse::Parsed;
 pub struct Nchf {
     pub app: App,
     pub settings: Arc<Settings>,
+    /// What is counted of a Create, an Update and a Release.
+    usual: [Usual; 3],
+}
+
+impl Nchf {
+    pub fn new(app: App, settings: Arc<Settings>) -> Self {
+        let metrics = &app.shared.metrics;
+        let done = [(Operation::Create, 201), (Operation::Update, 200), (Operation::Release, 204)];
+        let usual = done.map(|(operation, status)| metrics.usual(operation.as_str(), status));
+        Self { app, settings, usual }
+    }
+
+    fn usual(&self, operation: Operation) -> &Usual {
+        let [create, update, release] = &self.usual;
+        match operation {
+            Operation::Create => create,
+            Operation::Update => update,
+            Operation::Release => release,
+        }
+    }
 }
 
 #[derive(Clone)]
@@ -193,7 +214,7 @@ fn idempotency_key(headers: &HeaderMap) -> Option<&str> {
 
 impl Nchf {
     async fn create(self: Arc<Self>, service: Service, permit: Permit, uri: Uri, request: Incoming) -> Response {
-        let measured = Measured::begin(&self, "create");
+        let measured = Measured::begin(&self, Operation::Create);
         let parsed = match request.parse(service) {
             Ok(parsed) => parsed,
             Err(problem) => return measured.end_with_problem(problem),
@@ -226,7 +247,7 @@ impl Nchf {
         reference: String,
         request: Incoming,
     ) -> Response {
-        let measured = Measured::begin(&self, operation.as_str());
+        let measured = Measured::begin(&self, operation);
         let invocation = match request.parse(service) {
             Ok(parsed) => parsed.invocation,
             Err(problem) => return measured.end_with_problem(problem),
@@ -324,23 +345,26 @@ impl<T: Send + 'static> Drop for Lasting<T> {
 /// A request being measured: how long it took, how it ended.
 struct Measured {
     nchf: Arc<Nchf>,
-    operation: &'static str,
+    operation: Operation,
     begun: std::time::Instant,
 }
 
 impl Measured {
     #[expect(clippy::disallowed_methods, reason = "a duration for a metric; it decides nothing")]
-    fn begin(nchf: &Arc<Nchf>, operation: &'static str) -> Self {
+    fn begin(nchf: &Arc<Nchf>, operation: Operation) -> Self {
         Self { nchf: Arc::clone(nchf), operation, begun: std::time::Instant::now() }
     }
 
     fn end(self, done: &Done, response: Response) -> Response {
         let metrics = &self.nchf.app.shared.metrics;
         for result in &done.answer.results {
-            metrics.results.get_or_create(&ResultLabel { result_code: result.code.as_str() }).inc();
+            match result.code {
+                ResultCode::Success => self.usual().successes.inc(),
+                other => metrics.results.get_or_create(&ResultLabel { result_code: other.as_str() }).inc(),
+            };
         }
         if done.replayed {
-            metrics.replays.get_or_create(&OperationLabel { operation: self.operation }).inc();
+            metrics.replays.get_or_create(&OperationLabel { operation: self.operation.as_str() }).inc();
         }
         self.count(response.status(), "");
         response
@@ -379,16 +403,23 @@ impl Measured {
         let shared = &self.nchf.app.shared;
         shared.metrics.store_errors.get_or_create(&StoreErrorLabel { kind }).inc();
         if shared.store_failures.is_due(shared.clock.now()) {
-            tracing::warn!(operation = self.operation, %error, "charging requests fail for want of the store");
+            tracing::warn!(operation = self.operation.as_str(), %error, "charging requests fail for want of the store");
         }
         problem
     }
 
     fn count(&self, status: StatusCode, cause: &'static str) {
-        let metrics = &self.nchf.app.shared.metrics;
-        let labels = RequestLabels { operation: self.operation, status: status.as_u16(), cause };
-        metrics.requests.get_or_create(&labels).inc();
-        let latency = metrics.latency.get_or_create(&OperationLabel { operation: self.operation });
-        latency.observe(self.begun.elapsed().as_secs_f64());
+        let usual = self.usual();
+        if status.as_u16() == usual.status && cause.is_empty() {
+            usual.answered.inc();
+        } else {
+            let labels = RequestLabels { operation: self.operation.as_str(), status: status.as_u16(), cause };
+            self.nchf.app.shared.metrics.requests.get_or_create(&labels).inc();
+        }
+        usual.latency.observe(self.begun.elapsed().as_secs_f64());
+    }
+
+    fn usual(&self) -> &Usual {
+        self.nchf.usual(self.operation)
     }
 }

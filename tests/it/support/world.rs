@@ -62,7 +62,7 @@ impl World {
         demo::provision(&app).await.unwrap();
         let charging: Charging = config.charging;
         let settings = Arc::new(Settings { charging, api_root: config.http.api_root, is_tls: false });
-        let router = services::routes(Nchf { app: app.clone(), settings }).merge(admin::routes(app.clone()));
+        let router = services::routes(Nchf::new(app.clone(), settings)).merge(admin::routes(app.clone()));
         Self { app, clock, router }
     }
 

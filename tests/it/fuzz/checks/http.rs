@@ -69,7 +69,7 @@ impl World {
         let app = App { store: store.clone(), shared: Arc::new(shared) };
         provision(&app).await;
         let settings = Settings { charging: config.charging, api_root: None, is_tls: false };
-        let nchf = Nchf { app: app.clone(), settings: Arc::new(settings) };
+        let nchf = Nchf::new(app.clone(), Arc::new(settings));
         let router = services::routes(nchf).merge(admin::routes(app));
         Self { store, clock, router, reference: "none".to_owned() }
     }
