@@ -1,8 +1,18 @@
 //! The same request again: to the byte the same answer, and nothing changes.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use nchf::bench;
+use nchf::clock::ManualClock;
+use nchf::config::Config;
+use nchf::store::memory::MemoryStore;
 use serde_json::json;
+use tokio::task::yield_now;
+use tokio::time::timeout;
 
 use crate::support::World;
+use crate::support::faulty::{Faulty, Held};
 use crate::support::world::request;
 
 #[tokio::test]
@@ -102,4 +112,30 @@ async fn a_consumer_that_starts_again_leaves_no_second_reservation() {
     assert_eq!(open["items"][0]["ref"], second.reference());
     let records = world.get(&format!("/admin/v1/cdrs?ref={}", first.reference())).await.json();
     assert_eq!(records["items"][0]["causeForRecClosing"], 4);
+}
+
+#[tokio::test]
+async fn what_was_asked_for_is_done_though_the_consumer_goes_away() {
+    let clock = ManualClock::at(bench::EXAMPLE_TIME);
+    let store = Arc::new(Faulty::before(MemoryStore::new(Arc::new(clock.clone()))));
+    let world = World::over(store.clone(), clock, Config::default()).await;
+    let asks = json!({ "multipleUnitUsage": [{ "ratingGroup": 10, "requestedUnit": {} }] });
+    let created = world.create(&request(1, asks.clone())).await;
+    let commits = || store.traffic.lock().unwrap().commits.len();
+    let before = commits();
+
+    // The handler is dropped while it waits for the store.
+    store.held.send_replace(Held::Everybody);
+    let update = request(2, asks);
+    assert!(timeout(Duration::from_millis(20), world.update(&created, &update)).await.is_err());
+    assert_eq!(commits(), before);
+    store.held.send_replace(Held::Nobody);
+    let done = async {
+        while commits() == before {
+            yield_now().await;
+        }
+    };
+    timeout(Duration::from_secs(10), done).await.expect("the work has gone on");
+    world.update(&created, &update).await.expect(200);
+    assert_eq!(commits(), before + 1, "its copy is answered what was done");
 }
