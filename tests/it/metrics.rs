@@ -52,6 +52,36 @@ async fn money_in_flight_and_what_waits_can_be_watched() {
     assert_eq!(sample(&running.world, "nchf_cdrs_total"), 1.0);
 }
 
+#[tokio::test]
+async fn every_request_is_counted_by_what_was_answered() {
+    let world = World::new().await;
+    let asks = |group: u32| json!({ "multipleUnitUsage": [{ "ratingGroup": group, "requestedUnit": {} }] });
+    let created = world.create(&request(1, asks(10))).await;
+    world.update(&created, &request(2, asks(10))).await.expect(200);
+    world.update(&created, &request(3, asks(999))).await.expect(200);
+    world.update(&created, &request(3, asks(999))).await.expect(200);
+    world.update(&created, &json!({})).await.expect(400);
+    world.release(&created, &request(4, json!({}))).await.expect(204);
+    let used = json!([{ "localSequenceNumber": 1, "totalVolume": 1000 }]);
+    let late = json!({ "multipleUnitUsage": [{ "ratingGroup": 10, "usedUnitContainer": used }] });
+    world.update(&created, &request(5, late)).await.expect(410);
+    for (sampled, count) in [
+        (r#"requests_total{operation="create",status="201",cause=""}"#, 1.0),
+        (r#"requests_total{operation="update",status="200",cause=""}"#, 3.0),
+        (r#"requests_total{operation="update",status="400",cause="MANDATORY_IE_MISSING"}"#, 1.0),
+        (r#"requests_total{operation="update",status="410",cause=""}"#, 1.0),
+        (r#"requests_total{operation="release",status="204",cause=""}"#, 1.0),
+        (r#"request_duration_seconds_count{operation="create"}"#, 1.0),
+        (r#"request_duration_seconds_count{operation="update"}"#, 5.0),
+        (r#"request_duration_seconds_count{operation="release"}"#, 1.0),
+        (r#"rating_group_results_total{result_code="SUCCESS"}"#, 2.0),
+        (r#"rating_group_results_total{result_code="RATING_FAILED"}"#, 2.0),
+        (r#"replays_total{operation="update"}"#, 1.0),
+    ] {
+        assert_eq!(sample(&world, &format!("nchf_{sampled}")), count, "{sampled}");
+    }
+}
+
 /// Rules over metrics that are not there never fire, and nobody notices.
 #[tokio::test]
 async fn alert_rules_speak_of_metrics_that_there_are() {
