@@ -1,5 +1,7 @@
 //! Debits of reported usage: every container once, whatever it was merged with, at the price of the time of use.
 
+use smallvec::smallvec;
+
 use super::command::{Container, Indicator, Invocation, OneTime, UnitUsage};
 use super::decision::{Rejection, ResultCode};
 use super::journal::Reported;
@@ -37,7 +39,7 @@ impl<'a> Work<'a> {
         self.check_number_of_quotas(invocation)?;
 
         let quotas: Few<usize> = invocation.usages.iter().map(|usage| self.session.quota_at(&usage.key)).collect();
-        let mut codes: Few<_> = invocation.usages.iter().map(|_| None).collect();
+        let mut codes: Few<_> = smallvec![None; invocation.usages.len()];
         let mut repeated = Few::new();
         for ((at, container), seen_before) in self.in_order(invocation, settling) {
             if seen_before {

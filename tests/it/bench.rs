@@ -18,7 +18,6 @@ use nchf::clock::ManualClock;
 use nchf::config::Config;
 use nchf::floor;
 use nchf::http::server::Settings;
-use nchf::store::memory::MemoryStore;
 use nchf::store::{Listing, TimerWrite, Version};
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -343,7 +342,7 @@ async fn cost_of_updates(store: &Faulty, routes: Router) -> Cost {
 #[tokio::test]
 async fn the_floor_moves_as_many_octets_as_an_update() {
     let clock = ManualClock::at("2026-01-15T11:00:00Z".parse::<jiff::Timestamp>().unwrap().into());
-    let store = || Arc::new(Faulty::before(MemoryStore::new(Arc::new(clock.clone()))));
+    let store = || Faulty::before_memory(&clock);
     let (charging, ground) = (store(), store());
     let world = World::over(charging.clone(), clock.clone(), Config::default()).await;
     let real = cost_of_updates(&charging, world.router()).await;

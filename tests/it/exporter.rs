@@ -9,7 +9,6 @@ use std::sync::atomic::Ordering;
 use nchf::charging::time::Span;
 use nchf::clock::ManualClock;
 use nchf::config::Config;
-use nchf::store::memory::MemoryStore;
 use nchf::store::{Partition, Store};
 use nchf::workers::records::{Error, Records, Times};
 use serde_json::{Value, json};
@@ -36,7 +35,7 @@ const LONG: u32 = 1000;
 impl Lab {
     async fn new() -> Self {
         let clock = ManualClock::at(START.parse::<jiff::Timestamp>().unwrap().into());
-        let store = Arc::new(Faulty::before(MemoryStore::new(Arc::new(clock.clone()))));
+        let store = Faulty::before_memory(&clock);
         let world = World::over(Arc::clone(&store) as Arc<dyn Store>, clock, Config::default()).await;
         Self { world, store, expected: BTreeMap::new(), directories: Vec::new(), sessions: 0 }
     }

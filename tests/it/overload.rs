@@ -8,7 +8,6 @@ use nchf::clock::ManualClock;
 use nchf::config::Config;
 use nchf::http::server::Settings;
 use nchf::store::AccountKey;
-use nchf::store::memory::MemoryStore;
 use serde_json::json;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
@@ -29,7 +28,7 @@ struct Charging {
 impl Charging {
     async fn start(settings: Settings, config: Config) -> Self {
         let clock = ManualClock::at(START.parse::<jiff::Timestamp>().unwrap().into());
-        let store = Arc::new(Faulty::before(MemoryStore::new(Arc::new(clock.clone()))));
+        let store = Faulty::before_memory(&clock);
         let world = World::over(Arc::clone(&store) as Arc<_>, clock, config).await;
         Self { running: Running::serve(settings, None, world.router()).await, world, store }
     }

@@ -9,8 +9,8 @@
 //! What cannot be held are tasks that the program spawns by itself, because they belong to the one runtime that
 //! everybody shares: lanes, drivers of connections and pools; and of the work on a notification, or on a request whose
 //! consumer has gone away, which is a task too, what it does between the calls above: waiting for an account's turn,
-//! looking up other sessions, waiting for a consumer. They may notice while frozen that a deadline has passed, and give something up. Nothing of that
-//! leaves the instance before the thaw, because its sockets and those calls do not move.
+//! looking up other sessions, waiting for a consumer. They may notice while frozen that a deadline has passed, and give
+//! something up. Nothing of that leaves the instance before the thaw, because its sockets and those calls do not move.
 
 use std::io;
 use std::pin::{Pin, pin};

@@ -9,8 +9,6 @@
 //! in `session` and `journal`. A field that comes later goes to the end of those that may be absent: a program that does
 //! not know it refuses the bytes and loses nothing. Any other change needs a new format in `store::record`.
 
-use crate::charging::text::Text;
-
 // Before the modules that use them.
 
 /// The form of a struct: which of the fields after the semicolon are there, the fields before it, then those.
@@ -80,6 +78,7 @@ use super::lists::SharedList;
 use super::money::{Amount, BalanceUnit};
 use super::session::{ClosingCause, Consumer, Service};
 use super::tariff::{FinalUnit, Price};
+use super::text::Text;
 use super::time::Timestamp;
 use super::units::{UnitKind, Units};
 

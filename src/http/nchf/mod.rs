@@ -38,7 +38,6 @@ use crate::transact::{Done, Failure, Opening};
 use parse::Parsed;
 
 /// What the handlers need besides the application.
-#[derive(Clone)]
 pub struct Nchf {
     pub app: App,
     pub settings: Arc<Settings>,

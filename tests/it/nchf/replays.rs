@@ -1,12 +1,10 @@
 //! The same request again: to the byte the same answer, and nothing changes.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use nchf::bench;
 use nchf::clock::ManualClock;
 use nchf::config::Config;
-use nchf::store::memory::MemoryStore;
 use serde_json::json;
 use tokio::task::yield_now;
 use tokio::time::timeout;
@@ -117,7 +115,7 @@ async fn a_consumer_that_starts_again_leaves_no_second_reservation() {
 #[tokio::test]
 async fn what_was_asked_for_is_done_though_the_consumer_goes_away() {
     let clock = ManualClock::at(bench::EXAMPLE_TIME);
-    let store = Arc::new(Faulty::before(MemoryStore::new(Arc::new(clock.clone()))));
+    let store = Faulty::before_memory(&clock);
     let world = World::over(store.clone(), clock, Config::default()).await;
     let asks = json!({ "multipleUnitUsage": [{ "ratingGroup": 10, "requestedUnit": {} }] });
     let created = world.create(&request(1, asks.clone())).await;

@@ -3,14 +3,11 @@
 //!
 //! What is written was written by the services for the load generator's requests, with other keys.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use nchf::bench;
 use nchf::charging::ids::ChargingDataRef;
 use nchf::clock::ManualClock;
 use nchf::config::Config;
-use nchf::store::memory::MemoryStore;
 use nchf::store::partition::PARTITIONS;
 use nchf::store::redis::RedisStore;
 use nchf::store::{AccountKey, Commit, IndexKey, Origin, RefCodec, Store, Version};
@@ -45,8 +42,8 @@ struct Memory {
 fn an_open_session_takes_little_memory() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     // On Redis what is measured after updates, and a little more: whoever needs more says here how much.
-    for (program, updated_max) in [(Some(Program::redis()), 950.0), (Program::valkey(), 800.0)] {
-        let Some(program) = program else { continue };
+    for program in Program::all() {
+        let updated_max = if program == Program::redis() { 950.0 } else { 800.0 };
         let measured = async { [measure(&program, 1).await, measure(&program, 2).await] };
         let [one_group, two_groups] = LocalSet::new().block_on(&runtime, measured);
         println!("{program:?}\none rating group  {one_group:.0?}\ntwo rating groups {two_groups:.0?}");
@@ -107,7 +104,7 @@ async fn measure(program: &Program, groups: usize) -> Memory {
 /// What a Create with so many rating groups and its Updates commit.
 async fn commits(groups: usize) -> Vec<Commit> {
     let clock = ManualClock::at(bench::EXAMPLE_TIME);
-    let store = Arc::new(Faulty::before(MemoryStore::new(Arc::new(clock.clone()))));
+    let store = Faulty::before_memory(&clock);
     let world = World::over(store.clone(), clock, Config::default()).await;
     store.traffic.lock().unwrap().commits.clear();
     let body = |text: String| {

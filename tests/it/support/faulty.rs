@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use nchf::clock::ManualClock;
+use nchf::store::memory::MemoryStore;
 use nchf::store::{AccountKey, Applied, Commit, Error, Load, Snapshot, Store};
 use tokio::sync::{Notify, watch};
 
@@ -75,6 +77,11 @@ impl Default for Faulty {
 }
 
 impl Faulty {
+    /// Before a store in memory whose time is this clock's.
+    pub fn before_memory(clock: &ManualClock) -> Arc<Behind<Self>> {
+        Arc::new(Self::before(MemoryStore::new(Arc::new(clock.clone()))))
+    }
+
     pub fn before(store: impl Store) -> Behind<Self> {
         Behind::new(Self::default(), Arc::new(store))
     }
