@@ -109,6 +109,8 @@ struct Known {
     history: Box<str>,
     /// The server that writes it.
     server: Box<str>,
+    /// Which history it goes on with, and its own first offset.
+    after: Option<(Box<str>, u64)>,
     answered: u64,
     /// What comes at or after this offset is not part of any history that goes on.
     ended_at: Option<u64>,
@@ -154,15 +156,18 @@ impl Histories {
             return None;
         }
         let (history, server) = (found.history.clone(), Box::from(server));
-        let mut begun = Known { history, server, answered: 0, ended_at: None, forgot: None };
-        let mut loss = None;
+        let mut begun = Known { history, server, after: None, answered: 0, ended_at: None, forgot: None };
+        // Whoever was promoted meanwhile has lost its place to one that never followed it.
+        let mut loss = end_branches(&mut known, &found.before);
         if let Some(before) = known.iter_mut().find(|known| known.history == found.before) {
             let left_at = found.left_before_at.unwrap_or_default();
+            begun.after = Some((found.before.clone(), left_at));
             before.ended_at = Some(left_at);
             // Offsets go on where the history before was left.
             let kept = left_at.saturating_sub(1);
             begun.answered = before.answered.min(kept);
-            loss = (before.answered > kept).then_some(Loss::Behind { answered: before.answered, kept });
+            loss =
+                loss.or_else(|| (before.answered > kept).then_some(Loss::Behind { answered: before.answered, kept }));
             // Whoever forgot it was replaced.
             for stray in known.iter_mut().filter(|known| known.forgot.as_ref() == Some(&found.before)) {
                 (stray.ended_at, stray.forgot) = (Some(0), None);
@@ -200,6 +205,31 @@ impl Histories {
         before.ended_at = Some(0);
         Some(Loss::Untold { answered: before.answered })
     }
+}
+
+/// Ends all that goes on with this history, because something else does now. Answers whether anything was answered there.
+fn end_branches(known: &mut [Known], from: &str) -> Option<Loss> {
+    let mut loss = None;
+    for at in 0..known.len() {
+        let Some(begun_at) = known[at].goes_on().then(|| begun_after(known, at, from)).flatten() else { continue };
+        let kept = begun_at.saturating_sub(1);
+        known[at].ended_at = Some(begun_at);
+        loss = loss.or((known[at].answered > kept).then_some(Loss::Behind { answered: known[at].answered, kept }));
+    }
+    loss
+}
+
+/// Where the branch of `from` that leads to the history at this position begins.
+fn begun_after(known: &[Known], mut at: usize, from: &str) -> Option<u64> {
+    // No history goes on with itself, so none comes twice.
+    for _ in 0..known.len() {
+        let (before, begun_at) = known[at].after.as_ref()?;
+        if &**before == from {
+            return Some(*begun_at);
+        }
+        at = known.iter().position(|known| known.history == *before)?;
+    }
+    None
 }
 
 impl Known {
@@ -270,6 +300,34 @@ mod tests {
         let promoted = master("b", "a", 100);
         assert_eq!(compare(&of, "two", &promoted), Some(Loss::Behind { answered: 100, kept: 99 }));
         assert_eq!(compare(&of, "two", &promoted), None);
+    }
+
+    #[test]
+    fn a_master_that_was_replaced_and_comes_back_in_its_place_is_a_loss_of_what_was_answered_meanwhile() {
+        let of = histories();
+        compare(&of, "one", &master("a", "", 0));
+        of.remember("a", 100);
+        assert_eq!(compare(&of, "two", &master("b", "a", 101)), None);
+        of.remember("b", 130);
+        // It wrote more than the other one, and had not taken over anything of that when it was promoted.
+        let back = master("c", "a", 151);
+        assert_eq!(compare(&of, "one", &back), Some(Loss::Behind { answered: 130, kept: 100 }));
+        assert_eq!(compare(&of, "one", &back), None);
+        assert_eq!(of.remember("b", 140), Some(Loss::Behind { answered: 140, kept: 100 }));
+        // Where nothing was answered in between, nothing is lost.
+        assert_eq!(compare(&of, "two", &master("d", "c", 161)), None);
+        assert_eq!(compare(&of, "one", &master("e", "c", 171)), None);
+        assert_eq!(of.remember("e", 180), None);
+    }
+
+    #[test]
+    fn so_it_is_after_two_promotions() {
+        let of = histories();
+        compare(&of, "one", &master("a", "", 0));
+        compare(&of, "two", &master("b", "a", 101));
+        compare(&of, "three", &master("c", "b", 121));
+        of.remember("c", 130);
+        assert_eq!(compare(&of, "one", &master("d", "a", 151)), Some(Loss::Behind { answered: 130, kept: 100 }));
     }
 
     #[test]
