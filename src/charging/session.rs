@@ -522,7 +522,7 @@ impl ContainerMemory {
             if *known {
                 continue;
             }
-            self.unreliable |= self.seen.iter().any(|seen| seen.has_number_of(one));
+            self.unreliable |= self.seen.iter().any(|seen| seen.has_place_of(one));
             let kept = containers.len().clamp(CONTAINERS_KEPT, CONTAINERS_MAX);
             self.seen.drain(..self.seen.len().saturating_add(1).saturating_sub(kept));
             self.seen.push(*one);
@@ -536,7 +536,8 @@ impl ContainerMemory {
 }
 
 impl SeenContainer {
-    fn has_number_of(&self, other: &Self) -> bool {
+    /// Both stand for the same container, whatever else they say of it.
+    pub fn has_place_of(&self, other: &Self) -> bool {
         self.rating_group == other.rating_group && self.number == other.number
     }
 }

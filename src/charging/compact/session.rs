@@ -3,7 +3,7 @@
 use super::bytes::{Reader, Writer};
 use super::{Compact, Result, Sparse, Unreadable};
 use crate::charging::decision::{Answer, Outcome};
-use crate::charging::ids::ChargingDataRef;
+use crate::charging::ids::{ChargingDataRef, RatingGroup};
 use crate::charging::session::{
     ChargingSession, ContainerMemory, Grant, Meter, Numbering, Operation, Payer, Quota, RecordSoFar, Remembered,
     SeenContainer, SessionState,
@@ -31,7 +31,6 @@ fields!(ChargingSession {
     payer, notify_uri, features, meters, blocks, charged, timer_at, pdu_session_key, record
 });
 fields!(Payer { subscriber, account, plan, plan_version; named, final_unit });
-fields!(ContainerMemory { ; seen, grows, unreliable });
 fields!(Grant { kind, granted, plan_version; used, reserved, valid_until });
 fields!(Meter { rating_group, price; used });
 fields!(RecordSoFar { ; part, opened_at, octets });
@@ -147,6 +146,7 @@ impl Compact for Remembered {
             idempotency.is_there(),
             features.is_there(),
             repeats_results,
+            answered == number,
         ]);
         if !has_usual_outcome {
             outcome.write(to);
@@ -156,7 +156,9 @@ impl Compact for Remembered {
         }
         to.sparse(features);
         to.difference((*number).into(), before.map_or(0, |before| before.number.into()));
-        to.difference((*answered).into(), (*number).into());
+        if answered != number {
+            to.difference((*answered).into(), (*number).into());
+        }
         to.mark(*mark);
         at.write(to);
         if !repeats_results {
@@ -165,7 +167,7 @@ impl Compact for Remembered {
     }
 
     fn read_after(before: Option<&Self>, from: &mut Reader<'_>) -> Result<Self> {
-        let mut there = from.bits(6)?;
+        let mut there = from.bits(7)?;
         let operation = match (there.next(), there.next()) {
             (false, false) => Operation::Update,
             (true, false) => Operation::Create,
@@ -176,9 +178,9 @@ impl Compact for Remembered {
         let outcome = if has_usual_outcome { usual_outcome(operation) } else { Compact::read(from)? };
         let idempotency = if there.next() { Some(from.mark()?) } else { None };
         let features = there.read(from)?;
-        let repeats_results = there.next();
+        let (repeats_results, answers_number) = (there.next(), there.next());
         let number = read_near(before.map_or(0, |before| before.number), from)?;
-        let answered = read_near(number, from)?;
+        let answered = if answers_number { number } else { read_near(number, from)? };
         let mark = from.mark()?;
         let at = Compact::read(from)?;
         let results = match before {
@@ -199,7 +201,75 @@ const fn usual_outcome(operation: Operation) -> Outcome {
     }
 }
 
+/// Most consumers report the same rating groups each time and number what they report in a row: then the first of each
+/// say where all others stand, and only the hashes are left. Once each was written with its rating group and number, as
+/// the first of the bits still says.
+impl Compact for ContainerMemory {
+    fn write(&self, to: &mut Writer<'_>) {
+        let Self { grows, unreliable, seen } = self;
+        to.bits(&[false, *grows, *unreliable, !seen.is_empty()]);
+        if seen.is_empty() {
+            return;
+        }
+        let period = period(seen);
+        to.length(seen.len());
+        to.length(period);
+        let mut before = None;
+        for one in seen.iter().take(period) {
+            write_place(one, before, to);
+            before = Some(one);
+        }
+        seen.iter().for_each(|one| to.short_mark(one.hash));
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<Self> {
+        let mut there = from.bits(4)?;
+        let mut seen: Vec<SeenContainer> = there.read(from)?;
+        let (grows, unreliable) = (there.next(), there.next());
+        if there.next() {
+            let (length, period) = (from.length()?, from.length()?);
+            if period == 0 || period > length {
+                return Err(Unreadable::Damaged("containers without a first one"));
+            }
+            seen = Vec::with_capacity(length);
+            for _ in 0..period {
+                let (rating_group, number) = read_place(seen.last(), from)?;
+                seen.push(SeenContainer { rating_group, number, hash: 0 });
+            }
+            for at in period..length {
+                seen.extend(at.checked_sub(period).and_then(|at| seen.get(at)).map(next_after));
+            }
+            for one in &mut seen {
+                one.hash = from.short_mark()?;
+            }
+        }
+        Ok(Self { grows, unreliable, seen })
+    }
+}
+
+/// The shortest distance at which each container follows another one: that of the same rating group with the number
+/// before.
+fn period(seen: &[SeenContainer]) -> usize {
+    let follows = |(one, next): (&SeenContainer, &SeenContainer)| next.has_place_of(&next_after(one));
+    (1..seen.len()).find(|period| seen.iter().zip(seen.iter().skip(*period)).all(follows)).unwrap_or(seen.len())
+}
+
+fn next_after(one: &SeenContainer) -> SeenContainer {
+    SeenContainer { number: one.number.wrapping_add(1), ..*one }
+}
+
 /// Numbers grow by little.
+fn write_place(one: &SeenContainer, before: Option<&SeenContainer>, to: &mut Writer<'_>) {
+    one.rating_group.write(to);
+    to.difference(one.number, before.map_or(0, |before| before.number));
+}
+
+fn read_place(before: Option<&SeenContainer>, from: &mut Reader<'_>) -> Result<(RatingGroup, i64)> {
+    let rating_group = Compact::read(from)?;
+    Ok((rating_group, from.difference(before.map_or(0, |before| before.number))?))
+}
+
+/// As an item of the list that was written once.
 impl Compact for SeenContainer {
     fn write(&self, to: &mut Writer<'_>) {
         self.write_after(None, to);
@@ -210,15 +280,12 @@ impl Compact for SeenContainer {
     }
 
     fn write_after(&self, before: Option<&Self>, to: &mut Writer<'_>) {
-        let Self { rating_group, number, hash } = self;
-        rating_group.write(to);
-        to.difference(*number, before.map_or(0, |before| before.number));
-        to.short_mark(*hash);
+        write_place(self, before, to);
+        to.short_mark(self.hash);
     }
 
     fn read_after(before: Option<&Self>, from: &mut Reader<'_>) -> Result<Self> {
-        let rating_group = Compact::read(from)?;
-        let number = from.difference(before.map_or(0, |before| before.number))?;
+        let (rating_group, number) = read_place(before, from)?;
         Ok(Self { rating_group, number, hash: from.short_mark()? })
     }
 }

@@ -451,6 +451,62 @@ proptest! {
     }
 }
 
+/// A session after ten updates, in the form in which each container has its place and each answer its number.
+const FORM_BEFORE: &[&str] = &[
+    "80d9ed97f866fb030000031301344f52e672904be8bf723f1c13ac3fea05c000020aff9aee0200000101011204010000562d",
+    "411e8f8ad372ff9aee02010f000001808040901cac02b3e60c201000285fce3a6a1262b2ff9e4920020071cd57b2f939c036",
+    "bfcf2420020041b702b62edb4e880003080a06f63d116d0a02f63d116d0a02f63d116d0a02f63d116d0a02f63d116d0a02f6",
+    "3d116d0a02f63d116d0a02f63d116d010a02017e8d3a520f4b4a379d3c5b1f6f0f9a0107060080804001011100a09c0180ba",
+    "b70380c00200000381e8c3c5b21d1264656d6f2d303030310864656d6f0132687474703a2f2f3132372e302e302e313a392f",
+    "6e6f7469667901010aa09c0180804080c00202176fc425bf103b008c19156dffde1fd902dea09c01c0c850ffef6f48531762",
+    "226c2c512736bb708a04d80e",
+];
+
+#[test]
+fn a_session_in_the_form_before_reads_as_it_did_and_becomes_shorter() {
+    let digits = FORM_BEFORE.concat();
+    let octet = |two: &[u8]| u8::from_str_radix(std::str::from_utf8(two).unwrap(), 16).unwrap();
+    let (before, reference) = (digits.as_bytes().chunks(2).map(octet).collect::<Vec<_>>(), "reference");
+    let reference = ChargingDataRef::new(reference);
+    let session = read_session(&reference, &before).unwrap();
+    let seen = |one: &SeenContainer| (one.rating_group.0, one.number, one.hash);
+    let all: Vec<_> = session.containers.seen.iter().map(seen).collect();
+    assert_eq!(all, (3..=10).map(|number| (10, number, 0xf63d_116d)).collect::<Vec<_>>());
+    assert_eq!((session.containers.grows, session.containers.unreliable), (true, false));
+    let answered: Vec<_> = session.remembered.iter().map(|done| (done.number, done.answer.number)).collect();
+    assert_eq!(answered, [(0, 0), (8, 8), (9, 9), (10, 10)]);
+    let now = write_session(&session, Vec::new());
+    assert_eq!(read_session(&reference, &now).as_ref(), Ok(&session));
+    assert_eq!((before.len(), now.len()), (312, 295));
+}
+
+/// Rating group and number of each, then how many octets they take besides their hashes.
+#[test]
+fn containers_that_follow_others_take_their_hashes_alone() {
+    let rows: &[(&[(u32, i64)], usize)] = &[
+        (&[], 1),
+        (&[(10, 7)], 5),
+        (&[(10, 3), (10, 4), (10, 5), (10, 6)], 5),
+        (&[(10, 3), (40, 3), (10, 4), (40, 4), (10, 5)], 7),
+        (&[(10, 1), (20, 2), (10, 3), (20, 4)], 11),
+        (&[(10, 5), (10, 5)], 7),
+        (&[(10, i64::MAX), (10, i64::MIN)], 14),
+    ];
+    for (places, octets) in rows {
+        let one = |(rating_group, number): &(u32, i64)| SeenContainer {
+            rating_group: RatingGroup(*rating_group),
+            number: *number,
+            hash: 7,
+        };
+        let memory = ContainerMemory { grows: true, unreliable: false, seen: places.iter().map(one).collect() };
+        let mut to = Writer::starting(Vec::new(), Timestamp::from_millis(0), &[]);
+        memory.write(&mut to);
+        let bytes = to.finish();
+        assert_eq!(bytes.len() - 1 - 4 * places.len(), *octets, "{places:?}");
+        assert_eq!(ContainerMemory::read(&mut Reader::starting(&bytes).unwrap()), Ok(memory));
+    }
+}
+
 #[test]
 fn numbers_take_the_octets_that_they_need() {
     for (number, octets) in [(0, 1), (127, 1), (128, 2), (16_383, 2), (16_384, 3), (u64::MAX, 10)] {
