@@ -7,9 +7,9 @@
 use bytes::Bytes;
 
 use super::chance::Chance;
+use super::redis::tests::LIBRARIES;
 use super::redis::{Deployment, Flavour, Outcome, Reply, ServerId, Session, Settings, Topology};
 
-const LIBRARY: &str = include_str!("../../migrations-redis/0001_commit_function.lua");
 const KEYS: u64 = 8;
 const CALLS: usize = 3000;
 
@@ -49,7 +49,7 @@ fn a_call_that_is_refused_has_written_nothing() {
                     assert!(is_as_before, "seed {seed}: {error} after a write: {call:?}");
                     counts.refused += 1;
                 }
-                Reply::Array(current) if call[1] == "nchf_commit_1" => {
+                Reply::Array(current) if call[1] == "nchf_commit_2" => {
                     assert!(is_as_before, "seed {seed}: {current:?} after a write: {call:?}");
                     counts.conflicts += 1;
                 }
@@ -67,8 +67,9 @@ impl World {
         let mut of = Deployment::new(Settings::new(Topology::Standalone, flavour));
         let session = of.connect(ServerId(0)).unwrap();
         let mut world = Self { of, session, chance: Chance::new(seed) };
-        let loaded = world.ask(["FUNCTION", "LOAD", LIBRARY].map(Bytes::from).into());
-        assert_eq!(loaded, Reply::text("nchf_1"));
+        for (name, source) in LIBRARIES {
+            assert_eq!(world.ask(["FUNCTION", "LOAD", source].map(Bytes::from).into()), Reply::text(name));
+        }
         world
     }
 
@@ -123,11 +124,12 @@ impl World {
         for at in 1..=u8::try_from(keys.len()).unwrap() {
             let step = |letter: u8| [letter, 0, at];
             let number = |number: &i64| Bytes::from(number.to_string());
-            let letter = *self.chance.one_of(b"SPDAZMXv");
+            let letter = *self.chance.one_of(b"SPDAZMXHTvv");
             let check = match letter {
                 b'A' => Some(b'l'),
                 b'Z' | b'M' => Some(b'z'),
                 b'X' => Some(b'x'),
+                b'H' | b'T' => Some(b'h'),
                 _ => None,
             };
             if let Some(check) = check.filter(|_| !writes.is_empty()) {
@@ -147,10 +149,12 @@ impl World {
                 b'P' => values.extend([value, number(self.chance.one_of(&LIVES))]),
                 b'Z' => values.extend([number(self.chance.one_of(&SCORES)), "member".into()]),
                 b'M' => values.push("member".into()),
+                b'H' => values.extend(["field".into(), value]),
+                b'T' => values.push("field".into()),
                 _ => {}
             }
         }
-        let head = ["FCALL", "nchf_commit_1"].map(Bytes::from);
+        let head = ["FCALL", "nchf_commit_2"].map(Bytes::from);
         let count = Bytes::from(keys.len().to_string());
         let keys = keys.into_iter().map(Bytes::from);
         let mut call: Vec<_> = head.into_iter().chain([count]).chain(keys).collect();

@@ -11,7 +11,8 @@
 //! | `nchf{T}s:<ref>`            | string, PX | charging session: version, document                                 |
 //! | `nchf{T}j:<ref>`            | list       | the session's journal; has a PX once it is retired                  |
 //! | `nchf{T}l:<account>`        | list       | the account's own journal                                           |
-//! | `nchf{T}i:<index key>`      | string, PX | index entry                                                         |
+//! | `nchf{T}p:<shelf>`          | hash       | index entries that stay: by index key in 16 bytes                   |
+//! | `nchf{T}i:<index key>`      | string, PX | index entry that ends                                               |
 //! | `nchf{T}t`                  | sorted set | timers: reference by due time in milliseconds                       |
 //! | `nchf{T}o:<shelf>`          | sorted set | open sessions: reference by account (see [`account_score`])         |
 //! | `nchf{T}c`                  | sorted set | closed sessions: reference by time of closing                       |
@@ -31,6 +32,10 @@
 //! because the account is their score. The partition's entries lie on [`SHELVES`] shelves in the order of the scores,
 //! short enough for Redis to keep them packed (60 bytes an entry instead of 150) up to some two million open sessions.
 //! The timers cannot serve as a listing: a session may have no timer, and entries move.
+//!
+//! So do the index entries of open sessions, by the highest bits of their keys, which are hashes (60 bytes instead of
+//! 170). A field of a hash cannot end by itself: the entry of a session that has closed moves to a key of its own. An
+//! entry on a shelf counts, whatever lies under that key.
 
 use std::sync::LazyLock;
 
@@ -51,7 +56,8 @@ pub const ACCOUNTS: &str = "nchf{*}a:*";
 /// Number of homes of reference documents: enough to spread them over any cluster, few enough for a listing to ask all.
 pub const REFERENCE_HOMES: u16 = 64;
 
-/// Into how many sorted sets the open sessions of a partition are divided.
+/// Into how many sorted sets the open sessions of a partition are divided, and into how many hashes their index entries.
+/// A power of two.
 pub const SHELVES: u8 = 16;
 
 /// How many slots a cluster divides the keys into.
@@ -103,6 +109,16 @@ pub fn account_journal(key: AccountKey) -> String {
 
 pub fn index(partition: Partition, key: IndexKey) -> String {
     format!("nchf{{{}}}i:{key}", tag(partition))
+}
+
+/// Where an index entry stands that stays.
+pub fn index_shelf(partition: Partition, key: IndexKey) -> String {
+    format!("nchf{{{}}}p:{:x}", tag(partition), key.0 >> (u128::BITS - SHELVES.ilog2()))
+}
+
+/// Which one it is there.
+pub fn index_field(key: IndexKey) -> [u8; 16] {
+    key.0.to_be_bytes()
 }
 
 pub fn timers(partition: Partition) -> String {
@@ -297,6 +313,7 @@ mod tests {
             (session_journal(key.partition(), &of), "nchf{678un}j:0w3ge1r70w3ge1r70w3z5ej4fk8ty81htpa2ex8m"),
             (account_journal(key), "nchf{678un}l:00000000000006a6"),
             (index(key.partition(), IndexKey(10)), "nchf{678un}i:0000000000000000000000000000000a"),
+            (index_shelf(key.partition(), IndexKey(10 | (0xab << 120))), "nchf{678un}p:a"),
             (timers(key.partition()), "nchf{678un}t"),
             (open_of(key), "nchf{678un}o:0"),
             (closed(key.partition()), "nchf{678un}c"),

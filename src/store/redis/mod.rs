@@ -1,10 +1,11 @@
 //! A store on Redis 7.0 or later, or Valkey 8 or later: one function call changes a partition, so that it happens as a
 //! whole or not at all.
 //!
-//! A request costs two round trips, both over connections that all requests of the worker share: one `MGET` to load,
-//! one `FCALL` to commit (see `steps` and `migrations-redis/`). Redis compares versions and keeps bytes; everything
-//! that needs a thought was decided before. A commit is sent once: when its answer is lost it says so, and submitting
-//! the same operation again resolves it, because the versions tell whether it happened.
+//! A request costs two round trips, both over connections that all requests of the worker share: one `MGET` to load
+//! (of a Create a transaction, for the sake of its index entry), one `FCALL` to commit (see `steps` and
+//! `migrations-redis/`). Redis compares versions and keeps bytes; everything that needs a thought was decided before. A
+//! commit is sent once: when its answer is lost it says so, and submitting the same operation again resolves it, because
+//! the versions tell whether it happened.
 //!
 //! Start reading with `keys` for what lies where, then `connect` for how it is reached.
 
@@ -143,6 +144,30 @@ impl RedisStore {
         ready::keep_identity(&links).await?;
         let refs = RefCodec::new(identity.secret);
         Ok(Self { links, identity, refs, durability: settings.durability, migrate: settings.migrate })
+    }
+
+    /// With index entries: one transaction, because they may lie in either of two places. `get` asks for the documents.
+    async fn load_with_index(&self, load: &Load, mut get: redis::Cmd) -> Result<Snapshot, Error> {
+        let partition = load.account.partition();
+        for key in &load.index {
+            get.arg(keys::index(partition, *key));
+        }
+        let mut all = redis::pipe();
+        all.atomic().add_command(get);
+        for key in &load.index {
+            all.cmd("HGET").arg(keys::index_shelf(partition, *key)).arg(&keys::index_field(*key));
+        }
+        let Said { value, origin } = self.links.read_there(keys::slot(partition), &all).await?;
+        let mut all = Found::of(value)?;
+        let mut found = Found::of(all.next()?)?;
+        let account = reply::document(found.next()?)?;
+        let session = if load.session.is_some() { reply::document(found.next()?)? } else { None };
+        let mut index = Vec::with_capacity(load.index.len());
+        for _ in &load.index {
+            let (ending, staying) = (reply::optional_bytes(found.next()?)?, reply::optional_bytes(all.next()?)?);
+            index.push(staying.or(ending));
+        }
+        Ok(Snapshot { account, session, index, origin })
     }
 
     async fn check(&self) -> Result<(), Error> {
@@ -415,6 +440,19 @@ fn scan_position(cursor: &str) -> Option<(u64, usize, u64)> {
     Some((u64::from_str_radix(state, 16).ok()?, at.parse().ok()?, of_server.parse().ok()?))
 }
 
+/// What was found, in the order of the questions.
+struct Found(std::vec::IntoIter<Value>);
+
+impl Found {
+    fn of(answer: Value) -> Result<Self, Error> {
+        reply::array(answer).map(|found| Self(found.into_iter()))
+    }
+
+    fn next(&mut self) -> Result<Value, Error> {
+        self.0.next().ok_or_else(|| Error::corrupt("Redis answered fewer values than keys"))
+    }
+}
+
 /// Three questions for each partition.
 fn waiting(partitions: &[Partition], now: Timestamp) -> redis::Pipeline {
     let mut waiting = redis::Pipeline::with_capacity(3 * partitions.len());
@@ -496,16 +534,15 @@ impl Store for RedisStore {
         if let Some(key) = &load.session {
             get.arg(keys::session(partition, key));
         }
-        for key in &load.index {
-            get.arg(keys::index(partition, *key));
+        if !load.index.is_empty() {
+            return Box::pin(self.load_with_index(load, get)).await;
         }
         let Said { value, origin } = self.links.read_there(keys::slot(partition), &get).await?;
-        let mut found = reply::array(value)?.into_iter();
-        let mut next = || found.next().ok_or_else(|| Error::corrupt("Redis answered fewer values than keys"));
+        let mut found = Found::of(value)?;
         Ok(Snapshot {
-            account: reply::document(next()?)?,
-            session: if load.session.is_some() { reply::document(next()?)? } else { None },
-            index: load.index.iter().map(|_| reply::optional_bytes(next()?)).collect::<Result<_, _>>()?,
+            account: reply::document(found.next()?)?,
+            session: if load.session.is_some() { reply::document(found.next()?)? } else { None },
+            index: Vec::new(),
             origin,
         })
     }

@@ -1,5 +1,5 @@
 //! A call of the commit function: which keys, what to check, what to write. The other side is
-//! `migrations-redis/0001_commit_function.lua`.
+//! `migrations-redis/0002_packed_index.lua`.
 //!
 //! Few arguments make a cheap call: what is checked and what is written stands in two short strings, a letter and the
 //! two-byte position of a key each, and a document travels with its version in front, as it is stored.
@@ -10,7 +10,9 @@ use redis::{Cmd, RedisWrite, ToRedisArgs};
 
 use super::keys;
 use crate::charging::time::Span;
-use crate::store::{AccountKey, Commit, Listing, Reading, ReferenceKind, SessionWrite, TimerWrite, Version};
+use crate::store::{
+    AccountKey, Commit, IndexWrite, Listing, Partition, Reading, ReferenceKind, SessionWrite, TimerWrite, Version,
+};
 
 /// Length of the version in front of each document.
 pub const VERSION_LENGTH: usize = 8;
@@ -32,6 +34,7 @@ pub struct Steps<'a> {
 enum Value<'a> {
     Document(Version, &'a [u8]),
     Bytes(&'a [u8]),
+    Field([u8; 16]),
     Number(i64),
 }
 
@@ -64,7 +67,7 @@ impl<'a> Steps<'a> {
             steps.send(keys::outbox(partition, *queue), entry);
         }
         for write in &commit.index {
-            steps.put(keys::index(partition, write.key), &write.value, write.lives_for);
+            steps.index(partition, write);
         }
         steps
     }
@@ -171,6 +174,17 @@ impl<'a> Steps<'a> {
         self.values.push(Value::Bytes(member.as_bytes()));
     }
 
+    /// Puts a field into a hash, over what it holds.
+    fn put_field(&mut self, key: String, field: [u8; 16], value: &'a [u8]) {
+        self.typed(b'h', b'H', key);
+        self.values.extend([Value::Field(field), Value::Bytes(value)]);
+    }
+
+    fn take_field(&mut self, key: String, field: [u8; 16]) {
+        self.typed(b'h', b'T', key);
+        self.values.push(Value::Field(field));
+    }
+
     /// Appends to a stream.
     pub fn send(&mut self, key: String, entry: &'a [u8]) {
         self.typed(b'x', b'X', key);
@@ -179,7 +193,7 @@ impl<'a> Steps<'a> {
 
     pub fn call(&self) -> Cmd {
         let mut cmd = redis::cmd("FCALL");
-        cmd.arg("nchf_commit_1").arg(self.keys.len());
+        cmd.arg("nchf_commit_2").arg(self.keys.len());
         cmd.arg(&self.keys).arg(self.checks.as_slice());
         for version in &self.expected {
             match *version {
@@ -206,6 +220,19 @@ impl<'a> Steps<'a> {
                 self.remove(keys::open_of(account), name);
                 self.add(keys::closed(partition), at.millis(), name);
                 self.add(keys::closed_of(account), at.millis(), name);
+            }
+        }
+    }
+
+    /// One that ends leaves the shelf. One that stays need not take away what lies under the key of its own: the shelf
+    /// counts.
+    fn index(&mut self, partition: Partition, write: &'a IndexWrite) {
+        let (shelf, field) = (keys::index_shelf(partition, write.key), keys::index_field(write.key));
+        match write.lives_for {
+            None => self.put_field(shelf, field, &write.value),
+            Some(_) => {
+                self.take_field(shelf, field);
+                self.put(keys::index(partition, write.key), &write.value, write.lives_for);
             }
         }
     }
@@ -250,6 +277,7 @@ impl ToRedisArgs for Value<'_> {
                 let _ = arg.write_all(bytes);
             }
             Self::Bytes(bytes) => out.write_arg(bytes),
+            Self::Field(bytes) => out.write_arg(bytes),
             Self::Number(number) => out.write_arg_fmt(number),
         }
     }

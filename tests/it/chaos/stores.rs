@@ -20,7 +20,7 @@ pub enum Stores {
 /// So that a server that is killed has everything when it comes back.
 const KEPT: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
 
-const FUNCTIONS: &str = include_str!("../../../migrations-redis/0001_commit_function.lua");
+const FUNCTIONS: &str = include_str!("../../../migrations-redis/0002_packed_index.lua");
 
 impl Stores {
     pub fn start(topology: &str, program: &Program) -> Self {
@@ -234,9 +234,9 @@ impl Stores {
 
     /// As the migration of a next release does that adds functions and takes none away.
     fn upgrade(&mut self) {
-        let [today, next] = [FUNCTIONS.to_owned(), FUNCTIONS.replace("_1", "_2")];
-        // `needs` is still the first one, and a checksum that nobody can compare.
-        let record = format!("1 {:032x} next", 7);
+        let [today, next] = [FUNCTIONS.to_owned(), FUNCTIONS.replace("nchf_", "nchf_next_")];
+        // `needs` is still ours, and a checksum that nobody can compare.
+        let record = format!("2 {:032x} next", 7);
         let is_master = |server: &&mut Server| has_role(server, "master");
         for master in self.servers().into_iter().filter(is_master) {
             for source in [&next, &today] {
@@ -244,7 +244,7 @@ impl Stores {
                 wait_for("the functions", || master.try_ask(&["FUNCTION", "LOAD", "REPLACE", source]).is_ok());
             }
             // In a cluster all but one of them point at the one that has the key.
-            let _noted = master.try_ask(&["HSET", "nchf:migrations", "2", &record]);
+            let _noted = master.try_ask(&["HSET", "nchf:migrations", "3", &record]);
         }
     }
 

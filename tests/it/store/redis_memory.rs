@@ -41,16 +41,17 @@ struct Memory {
 #[test]
 fn an_open_session_takes_little_memory() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    // On Redis what is measured after updates, and a little more: whoever needs more says here how much.
+    // With two rating groups on Redis, what is measured and a little more: whoever needs more says here how much.
     for program in Program::all() {
-        let updated_max = if program == Program::redis() { 950.0 } else { 800.0 };
+        let two_groups_max = if program == Program::redis() { 860.0 } else { 800.0 };
         let measured = async { [measure(&program, 1).await, measure(&program, 2).await] };
         let [one_group, two_groups] = LocalSet::new().block_on(&runtime, measured);
         println!("{program:?}\none rating group  {one_group:.0?}\ntwo rating groups {two_groups:.0?}");
         assert!(one_group.opened <= 800.0, "{one_group:?}");
         assert!(two_groups.entry <= 200.0, "{two_groups:?}");
         assert!(one_group.journal <= 1600.0 && two_groups.journal <= 1600.0, "{one_group:?}, {two_groups:?}");
-        assert!(one_group.updated <= updated_max && two_groups.updated <= updated_max, "{one_group:?}, {two_groups:?}");
+        assert!(one_group.updated <= 800.0, "{one_group:?}");
+        assert!(two_groups.updated <= two_groups_max, "{two_groups:?}");
     }
 }
 

@@ -8,8 +8,8 @@ use nchf::charging::ids::AccountId;
 use nchf::charging::time::Span;
 use nchf::store::redis::{Migrations, RedisStore, Settings, State};
 use nchf::store::{
-    Applied, Commit, Durability, Error, IndexKey, Listing, Load, OutboxId, Partition, Queue, RefCodec, ReferenceKind,
-    SessionWrite, Store, Version,
+    Applied, Commit, Durability, Error, IndexKey, IndexWrite, Listing, Load, OutboxId, Partition, Queue, RefCodec,
+    ReferenceKind, SessionWrite, Store, Version,
 };
 
 use super::place::*;
@@ -48,13 +48,42 @@ async fn a_load_and_a_usual_commit_are_one_command_each() {
     let store = open(&server).await;
     store.commit(&usual_update(&store, 7, 0)).await.unwrap();
     server.ask(&["CONFIG", "RESETSTAT"]);
-    let load = Load { account: account(7), session: Some(session(&store, account(7), 1)), index: vec![IndexKey(1)] };
+    let mut load = Load { account: account(7), session: Some(session(&store, account(7), 1)), index: Vec::new() };
     store.load(&load).await.unwrap();
     store.commit(&usual_update(&store, 7, 1)).await.unwrap();
     assert_eq!((server.calls_of("mget"), server.calls_of("fcall")), (1, 1));
     // What the function itself runs: two versions compared, three values written.
     assert_eq!([server.calls_of("getrange"), server.calls_of("set"), server.calls_of("rpush")], [2, 2, 1]);
     assert_eq!([server.calls_of("zadd"), server.calls_of("llen"), server.calls_of("get")], [0, 0, 0]);
+    // An index entry may lie in two places, and is looked for in both at once.
+    load.index.push(IndexKey(1));
+    store.load(&load).await.unwrap();
+    assert_eq!(["mget", "hget", "exec"].map(|command| server.calls_of(command)), [2, 1, 1]);
+}
+
+#[tokio::test]
+async fn an_index_entry_that_stays_is_packed_and_counts_before_one_that_ends() {
+    let server = Server::redis(&[]);
+    let store = open(&server).await;
+    let write = async |value, lives_for| {
+        let index = vec![IndexWrite { key: IndexKey(1), value: Bytes::from_static(value), lives_for }];
+        store.commit(&Commit { index, ..leaves(account(7), ABSENT) }).await.unwrap();
+    };
+    let found = async || load_index(&store, account(7), &[1]).await.remove(0);
+    let named = |part: &str| server.keys().into_iter().find(|name| name.contains(part));
+    write(b"ends", Some(Span::from_secs(100))).await;
+    let alone = named("}i:").unwrap();
+    // As those that stay lay before there were shelves.
+    server.ask(&["PERSIST", &alone]);
+    assert_eq!(found().await, Some(Bytes::from("ends")));
+    write(b"stays", None).await;
+    assert_eq!(found().await, Some(Bytes::from("stays")));
+    let shelf = named("}p:").unwrap();
+    assert_eq!(server.ask_text(&["OBJECT", "ENCODING", &shelf]), "listpack");
+    write(b"ends again", Some(Span::from_secs(100))).await;
+    assert_eq!(found().await, Some(Bytes::from("ends again")));
+    assert_eq!(named("}p:"), None);
+    assert!((90..=100).contains(&server.ask_number(&["TTL", &alone])));
 }
 
 #[tokio::test]
@@ -114,14 +143,12 @@ async fn a_key_of_another_type_is_found_before_anything_is_written() {
     let names: Vec<String> = server.keys().into_iter().filter(|name| name.starts_with("nchf{")).collect();
     assert_eq!(names.len(), 13, "account, 2 sessions, 3 journals, index, timers, 3 listings, 2 outboxes: {names:?}");
     for wrong in &names {
-        // An index entry is a plain value, written over whatever is there.
-        if wrong.contains("}i:") {
-            continue;
-        }
         for name in &names {
             server.ask(&["DEL", name]);
         }
-        server.ask(&["HSET", wrong, "another", "type"]);
+        let is_hash = wrong.contains("}p:");
+        let another: &[&str] = if is_hash { &["SET", wrong, "type"] } else { &["HSET", wrong, "another", "type"] };
+        server.ask(another);
         let before = server.content();
         let error = refusal(store.commit(&changes_everything(&store, account(7), ABSENT, [ABSENT; 2])).await);
         assert!(error.contains("another type"), "{wrong}: {error}");
@@ -273,13 +300,14 @@ async fn a_store_of_another_partition_count_is_refused() {
 async fn a_store_that_needs_a_newer_program_is_refused_and_one_that_does_not_is_served() {
     let server = Server::redis(&[]);
     open(&server).await;
-    server.ask(&["HSET", "nchf:migrations", "2", "1 0123456789abcdef adds_something"]);
+    server.ask(&["HSET", "nchf:migrations", "3", "2 0123456789abcdef adds_something"]);
     open(&server).await;
     let status = Migrations::of(&settings(&server)).unwrap().status().await.unwrap();
     let states: Vec<State> = status.iter().map(|status| status.state).collect();
-    assert_eq!((states, &*status[1].name), (vec![State::Applied, State::Unknown], "0002_adds_something"));
+    assert_eq!(states, [State::Applied, State::Applied, State::Unknown]);
+    assert_eq!(&*status[2].name, "0003_adds_something");
 
-    server.ask(&["HSET", "nchf:migrations", "3", "2 0123456789abcdef takes_something_away"]);
+    server.ask(&["HSET", "nchf:migrations", "4", "3 0123456789abcdef takes_something_away"]);
     let error = refusal(RedisStore::open(settings(&server)).await);
     assert!(error.contains("newer") && error.contains("takes_something_away"), "{error}");
 }
@@ -295,7 +323,7 @@ async fn migrations_say_where_a_store_stands() {
     assert!(server.keys().is_empty(), "asking changes nothing");
 
     let names: Vec<String> = migrations.up().await.unwrap().into_iter().map(String::from).collect();
-    assert_eq!(names, ["0001_commit_function"]);
+    assert_eq!(names, ["0001_commit_function", "0002_packed_index"]);
     assert!(migrations.up().await.unwrap().is_empty(), "a second time changes nothing");
     migrations.verify().await.unwrap();
     assert_eq!(server.keys(), ["nchf:format", "nchf:migrations"], "the lock is given back");
@@ -306,6 +334,19 @@ async fn migrations_say_where_a_store_stands() {
     server.ask(&["HSET", "nchf:migrations", "1", "1 0123456789abcdef commit_function"]);
     assert_eq!(migrations.status().await.unwrap()[0].state, State::Differs);
     assert!(refusal(RedisStore::open(by_hand).await).contains("edited"));
+}
+
+#[tokio::test]
+async fn a_store_from_before_the_newest_migration_is_brought_up_to_it() {
+    let server = Server::redis(&[]);
+    let store = open(&server).await;
+    server.ask(&["FUNCTION", "DELETE", "nchf_2"]);
+    server.ask(&["HDEL", "nchf:migrations", "2"]);
+    let by_hand = Settings { migrate: false, ..settings(&server) };
+    assert!(refusal(RedisStore::open(by_hand).await).contains("0002_packed_index"));
+    open(&server).await;
+    store.commit(&usual_update(&store, 7, 0)).await.unwrap();
+    Migrations::of(&settings(&server)).unwrap().verify().await.unwrap();
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use std::net::TcpStream;
 
 use bytes::Bytes;
 
-use super::tests::{LIBRARY, words};
+use super::tests::{LIBRARIES, words};
 use super::*;
 
 mod clusters;
@@ -195,7 +195,7 @@ struct Commits {
 
 impl Commits {
     fn count(&mut self, command: &[Bytes], reply: &Reply) {
-        if command.get(1).is_some_and(|function| function == "nchf_commit_1") {
+        if command.get(1).is_some_and(|function| function == "nchf_commit_2") {
             match reply {
                 Reply::Int(1) => self.made += 1,
                 Reply::Array(_) => self.conflicts += 1,
@@ -208,12 +208,13 @@ impl Commits {
 impl<'s> Pair<'s> {
     fn new(port: u16, aside: &'s mut Wire, flavour: Flavour, seed: u64) -> Self {
         assert_eq!(aside.ask("FLUSHALL"), Reply::OK);
-        let load = words(["FUNCTION", "LOAD", "REPLACE", LIBRARY]);
-        let loaded = Reply::text("nchf_1");
-        assert_eq!(aside.ask_all(std::slice::from_ref(&load)).remove(0), loaded);
         let mut model = Deployment::new(Settings { seed, ..Settings::new(Topology::Standalone, flavour) });
         let mut session = model.connect(ServerId(0)).unwrap();
-        assert_eq!(model.execute(&mut session, load, 1), Outcome::Reply(loaded));
+        for (name, source) in LIBRARIES {
+            let load = words(["FUNCTION", "LOAD", "REPLACE", source]);
+            assert_eq!(aside.ask_all(std::slice::from_ref(&load)).remove(0), Reply::text(name));
+            assert_eq!(model.execute(&mut session, load, 1), Outcome::Reply(Reply::text(name)));
+        }
         Self {
             real: Wire::to(port),
             aside,

@@ -38,6 +38,27 @@ pub fn hmget(keys: &mut Keyspace, words: &[Bytes]) -> Answer {
     Ok(Reply::Array(words[2..].iter().map(|field| value(fields, field)).collect()))
 }
 
+pub fn hdel(keys: &mut Keyspace, words: &[Bytes]) -> Answer {
+    if keys.hash(&words[1])?.is_none() {
+        return Ok(Reply::Int(0));
+    }
+    let fields = fields(keys, &words[1])?;
+    let before = fields.len();
+    fields.retain(|(field, _)| !words[2..].contains(field));
+    let (removed, is_empty) = (before - fields.len(), fields.is_empty());
+    if is_empty {
+        keys.take(&words[1]);
+    }
+    if removed > 0 {
+        keys.tell_same(words);
+    }
+    Ok(Reply::Int(removed as i64))
+}
+
+pub fn hlen(keys: &mut Keyspace, words: &[Bytes]) -> Answer {
+    Ok(Reply::Int(keys.hash(&words[1])?.map_or(0, Vec::len) as i64))
+}
+
 pub fn hgetall(keys: &mut Keyspace, words: &[Bytes]) -> Answer {
     let fields = keys.hash(&words[1])?.into_iter().flatten();
     Ok(Reply::Array(fields.flat_map(|(field, value)| [field, value]).cloned().map(Reply::Bulk).collect()))

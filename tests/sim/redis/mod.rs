@@ -27,7 +27,7 @@ mod server;
 mod sorted_set;
 mod streams;
 mod strings;
-mod tests;
+pub mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::super::cluster::slot_of;
-use super::super::tests::{LIBRARY, words};
+use super::super::tests::{LIBRARIES, words};
 use super::super::*;
 use super::real::{Server, free_port};
 use super::scenarios::{Model, Real, Side, on_both, same, wait_for};
@@ -140,7 +140,9 @@ fn moves(side: &mut dyn Cluster) -> Vec<String> {
     };
     let mut facts = Vec::new();
     for server in [0, 1] {
-        assert_eq!(side.ask((server, 0), &words(["FUNCTION", "LOAD", LIBRARY])), Reply::text("nchf_1"));
+        for (name, source) in LIBRARIES {
+            assert_eq!(side.ask((server, 0), &words(["FUNCTION", "LOAD", source])), Reply::text(name));
+        }
         facts.push(side.told((server, 0), "CLUSTER SLOTS"));
     }
     let mut look = |side: &mut dyn Cluster, stage: &str| {

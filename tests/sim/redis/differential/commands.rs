@@ -319,9 +319,12 @@ impl Generator {
             22 => self.range(By::Score),
             23 => self.range(By::Name),
             24 => vec![text("HGET"), self.key(&["h"]), self.member()],
-            25 => vec![text("HGETALL"), self.key(&["h"])],
+            25 => vec![text(self.chance.pick(&["HGETALL", "HLEN"])), self.key(&["h"])],
             26 => [vec![text("HMGET"), self.key(&["h"])], self.several(Self::member)].concat(),
             27 => [vec![text("HSET"), self.key(&["h"]), self.member(), self.bytes()], self.extra_pair()].concat(),
+            28 if self.chance.is_one_in(2) => {
+                [vec![text("HDEL"), self.key(&["h"])], self.several(Self::member)].concat()
+            }
             28 => vec![text("HSETNX"), self.key(&["h"]), self.member(), self.bytes()],
             29 => vec![text("XADD"), self.key(&["x"]), text("*"), text("d"), self.bytes()],
             30 => {
@@ -515,7 +518,8 @@ impl Generator {
 
     /// Mostly as the store would do it: checks first, then writes, each with what it needs.
     fn commit(&mut self) -> Vec<Word> {
-        let keys: Vec<Word> = (0..=self.chance.below(6)).map(|_| self.key(&["s", "s", "l", "z", "x", "x"])).collect();
+        let keys: Vec<Word> =
+            (0..=self.chance.below(6)).map(|_| self.key(&["s", "s", "l", "z", "h", "x", "x"])).collect();
         let (mut checks, mut writes) = (Vec::new(), Vec::new());
         let (mut expected, mut values) = (Vec::new(), Vec::new());
         for (key, at) in keys.iter().zip(1_u16..) {
@@ -555,6 +559,13 @@ impl Generator {
                     }
                     values.push(self.member());
                 }
+                b'h' => {
+                    self.check(&mut checks, b'h', [high, low]);
+                    let puts = self.chance.is_one_in(2);
+                    writes.extend([if puts { b'H' } else { b'T' }, high, low]);
+                    values.push(self.member());
+                    values.extend(puts.then(|| self.bytes()));
+                }
                 b'x' => {
                     self.check(&mut checks, b'x', [high, low]);
                     writes.extend([b'X', high, low]);
@@ -572,7 +583,7 @@ impl Generator {
         if self.chance.is_one_in(40) {
             writes.pop();
         }
-        let mut call = vec![Word::text("FCALL"), Word::text("nchf_commit_1"), Word::text(&keys.len().to_string())];
+        let mut call = vec![Word::text("FCALL"), Word::text("nchf_commit_2"), Word::text(&keys.len().to_string())];
         call.extend(keys);
         call.push(Word::same(checks));
         call.extend(expected);
@@ -598,7 +609,7 @@ impl Generator {
                 }
                 writes.extend([letter, high, low]);
             };
-            match self.chance.below(8) {
+            match self.chance.below(10) {
                 0 => write(b'D', None),
                 1 => {
                     write(b'S', None);
@@ -624,6 +635,14 @@ impl Generator {
                     write(b'X', Some(b'x'));
                     values.push(self.bytes().real);
                 }
+                7 => {
+                    write(b'H', Some(b'h'));
+                    values.extend([self.member().real, self.bytes().real]);
+                }
+                8 => {
+                    write(b'T', Some(b'h'));
+                    values.push(self.member().real);
+                }
                 _ => {
                     checks.extend([b'v', high, low]);
                     let version = if self.chance.is_one_in(2) { Vec::new() } else { self.version() };
@@ -631,7 +650,7 @@ impl Generator {
                 }
             }
         }
-        let mut call = vec!["FCALL".into(), "nchf_commit_1".into(), used.len().to_string().into()];
+        let mut call = vec!["FCALL".into(), "nchf_commit_2".into(), used.len().to_string().into()];
         call.extend(used.into_iter().map(Bytes::from));
         call.push(checks.into());
         call.extend(expected);
@@ -664,7 +683,7 @@ impl Generator {
 fn has_short_life(command: &[Word]) -> bool {
     let expires = ["PEXPIRE", "SET", "FCALL"].iter().any(|name| command[0].real.eq_ignore_ascii_case(name.as_bytes()));
     let numbers = command[1..].iter().filter_map(|word| std::str::from_utf8(&word.real).ok()?.parse::<f64>().ok());
-    let is_commit = command.get(1).is_none_or(|name| name.real == "nchf_commit_1");
+    let is_commit = command.get(1).is_none_or(|name| name.real == "nchf_commit_2");
     // How many keys a call names is no time.
     let allowed = usize::from(is_commit);
     expires
