@@ -1,13 +1,17 @@
 //! The parts of an update with two rating groups, one by one, as `scripts/count-instructions` counts them: how many
 //! instructions each takes does not depend on how busy the machine is.
 //!
-//! `core PART ROUNDS` does one part so many times, inside a function that has the part's name and is not inlined.
+//! `core PART ROUNDS` does one part so many times, inside a function that has the part's name and is not inlined. `core
+//! crowd ROUNDS` does as many updates of each of [`CROWD`] sessions, which wait for the store at the same time: what one of
+//! them touches is not what the next one needs.
 
 use std::hint::black_box;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use axum::body::Body;
-use axum::http::{Request, header};
+use axum::http::{Request, Uri, header};
+use behind::{Behind, Meddler};
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use nchf::app::{App, RequestLimits, Shared};
@@ -19,13 +23,16 @@ use nchf::charging::session::{ChargingSession, Operation, Service};
 use nchf::clock::ManualClock;
 use nchf::config::Config;
 use nchf::http::nchf::parse::{self, Parsed};
-use nchf::http::nchf::{Nchf, Settings, render, routes};
+use nchf::http::nchf::{CONVERGED, Nchf, Settings, render, routes};
 use nchf::store::memory::MemoryStore;
-use nchf::store::{Load, RefCodec, Store, record};
+use nchf::store::{Commit, Error, Load, RefCodec, Snapshot, Store, record};
 use nchf::transact::Opening;
 use nchf::{bench, demo};
 use tokio::runtime::Runtime;
 use tower::ServiceExt;
+
+#[path = "../tests/it/support/behind.rs"]
+mod behind;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -53,12 +60,13 @@ fn main() {
             let decision = scene.decision();
             repeat(rounds, || part_render(&scene, &decision));
         }
+        "crowd" => runtime.block_on(crowd(rounds)),
         "whole" => {
             for number in SESSION_AGE..SESSION_AGE + rounds {
                 part_whole(&runtime, scene.request(number));
             }
         }
-        other => eprintln!("{other:?}: parse, decode, decide, encode, render or whole"),
+        other => eprintln!("{other:?}: parse, decode, decide, encode, render, whole or crowd"),
     }
 }
 
@@ -105,11 +113,58 @@ fn part_render(scene: &Scene, decision: &Decision) -> Vec<u8> {
 /// An update through the routes and a store in memory, without sockets.
 #[inline(never)]
 fn part_whole(runtime: &Runtime, (router, request): (axum::Router, Request<Body>)) -> Bytes {
-    runtime.block_on(async {
-        let answer = router.oneshot(request).await.expect("an answer");
-        assert!(answer.status().is_success());
-        answer.into_body().collect().await.expect("a body").to_bytes()
-    })
+    runtime.block_on(answered(router, request))
+}
+
+/// Updates under way at once, as many as a worker has of 256 streams.
+const CROWD: u32 = 128;
+
+/// Lets others go on whenever the store is asked.
+struct Yielding;
+
+#[async_trait]
+impl Meddler for Yielding {
+    async fn load(&self, store: &dyn Store, load: &Load) -> Result<Snapshot, Error> {
+        tokio::task::yield_now().await;
+        store.load(load).await
+    }
+
+    async fn commit(&self, store: &dyn Store, commit: &Commit) -> Result<(), Error> {
+        tokio::task::yield_now().await;
+        store.commit(commit).await
+    }
+}
+
+async fn crowd(rounds: u32) {
+    let scene = Scene::over(|store| Arc::new(Behind::new(Yielding, store))).await;
+    let mut crowd = Vec::new();
+    // The scene's own session is that of the first subscriber.
+    for subscriber in 2..2 + CROWD {
+        let router = scene.router.clone();
+        let of_subscriber =
+            move |body: String| body.replace("imsi-001010000000001", &format!("imsi-0010100000{subscriber:05}"));
+        let create = Request::post(CONVERGED).header(header::CONTENT_TYPE, "application/json");
+        let create = create.body(Body::from(of_subscriber(bench::example_create()))).expect("a request");
+        let created = router.clone().oneshot(create).await.expect("an answer");
+        let location = created.headers()[header::LOCATION].to_str().expect("a text");
+        let path = format!("{}/update", Uri::try_from(location).expect("a URI").path());
+        crowd.push(tokio::spawn(async move {
+            for number in 1..=rounds {
+                let update = Request::post(&path).header(header::CONTENT_TYPE, "application/json");
+                let update = update.body(of_subscriber(bench::example_update(number)).into()).expect("a request");
+                answered(router.clone(), update).await;
+            }
+        }));
+    }
+    for one in crowd {
+        one.await.expect("all updates are answered");
+    }
+}
+
+async fn answered(router: axum::Router, request: Request<Body>) -> Bytes {
+    let answer = router.oneshot(request).await.expect("an answer");
+    assert!(answer.status().is_success());
+    answer.into_body().collect().await.expect("a body").to_bytes()
 }
 
 /// A session that has had some updates.
@@ -128,9 +183,14 @@ const SESSION_AGE: u32 = 10;
 
 impl Scene {
     async fn new() -> Self {
+        Self::over(|store| store).await
+    }
+
+    /// With somebody in front of the store in memory.
+    async fn over(in_front: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store>) -> Self {
         let config = Config::default();
         let clock = ManualClock::at(bench::EXAMPLE_TIME);
-        let store = Arc::new(MemoryStore::new(Arc::new(clock.clone())));
+        let store = in_front(Arc::new(MemoryStore::new(Arc::new(clock.clone()))));
         let refs = RefCodec::new(store.identity().secret);
         let limits = RequestLimits { deadline_ms: 3000, waiting_per_account_max: 512 };
         let rules = config.rules().expect("the default rules");

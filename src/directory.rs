@@ -203,9 +203,13 @@ impl App {
         Ok(())
     }
 
+    pub fn knows_plan_version(&self, id: &TariffPlanId, version: u32) -> bool {
+        self.shared.catalog().version(id, version).is_some()
+    }
+
     /// As `know_plan`, for one version that a session rates with.
     pub async fn know_plan_version(&self, id: &TariffPlanId, version: u32) -> Result<(), store::Error> {
-        if self.shared.catalog().version(id, version).is_some() {
+        if self.knows_plan_version(id, version) {
             return Ok(());
         }
         if let Some(document) = self.store.reference(ReferenceKind::TariffPlanVersion, &version_id(id, version)).await?

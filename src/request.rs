@@ -60,7 +60,7 @@ pub struct Continuation {
     pub service: Service,
     pub account: AccountKey,
     pub reference: ChargingDataRef,
-    pub invocation: Invocation,
+    pub invocation: Box<Invocation>,
 }
 
 /// What is known of an operation that is submitted until it is settled.

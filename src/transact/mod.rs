@@ -35,7 +35,7 @@ use together::load_of;
 
 /// A request to open a session or to charge an event.
 pub struct Opening {
-    pub invocation: Invocation,
+    pub invocation: Box<Invocation>,
     pub service: Service,
     pub one_time: Option<OneTime>,
     /// Identifiers under which the payer may be provisioned.
@@ -105,7 +105,7 @@ impl App {
         operation: Operation,
         service: Service,
         reference: &str,
-        invocation: Invocation,
+        invocation: Box<Invocation>,
     ) -> Result<Done, Failure> {
         let account = self.shared.refs.account_of(reference).ok_or(Rejection::UnknownSession)?;
         let reference = ChargingDataRef::new(reference);
@@ -160,8 +160,10 @@ impl App {
             }
             let versions = [Version::of(snapshot.session.as_ref()), second_version];
             let commit = self.commit_of(load.account, &snapshot, versions, &decision.changes, context.now);
+            drop(snapshot);
+            let done = done(decision);
             match self.commit(&commit, load, fate).await? {
-                None => return Ok(done(decision)),
+                None => return Ok(done),
                 Some(current) => snapshot = current,
             }
         }
@@ -328,7 +330,7 @@ impl App {
             Asked::Create { opening, payer, pdu_session } => {
                 let (same_pdu_session, superseded_version) = match snapshot.index.first().and_then(Option::as_ref) {
                     Some(known) if session.is_none() => {
-                        self.session_of_index(load.account, known, snapshot.origin).await?
+                        Box::pin(self.session_of_index(load.account, known, snapshot.origin)).await?
                     }
                     _ => (None, Version::ABSENT),
                 };
@@ -348,7 +350,10 @@ impl App {
                 let session = session.filter(|session| session.service == *service);
                 let session = session.ok_or(Rejection::UnknownSession)?;
                 for (plan, version) in session.plan_versions() {
-                    self.know_plan_version(plan, version).await?;
+                    // Rare, and then large: it would make every request's future larger.
+                    if !self.knows_plan_version(plan, version) {
+                        Box::pin(self.know_plan_version(plan, version)).await?;
+                    }
                 }
                 let command = match operation {
                     Operation::Release => Command::Release(session, invocation),
@@ -521,7 +526,7 @@ impl App {
 impl Opening {
     /// What makes two requests the same Create: an idempotency key, else everything they say.
     fn hash(&self, app: &App, purpose: &str) -> KeyedHash {
-        let Invocation { consumer, fingerprint, idempotency, .. } = &self.invocation;
+        let Invocation { consumer, fingerprint, idempotency, .. } = &*self.invocation;
         // One consumer may use both services for one PDU session: these are two sessions.
         let hash = app.shared.refs.hash(purpose).part(self.service_name()).part(consumer.functionality.as_bytes());
         let name = [consumer.name.as_deref(), consumer.address.as_deref()];

@@ -15,13 +15,14 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::rejection::BytesRejection;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::State;
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use http_body_util::{BodyExt, Collected};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
@@ -101,8 +102,6 @@ pub fn routes(nchf: Nchf) -> Router {
         .route(&format!("{OFFLINE_ONLY}/{{reference}}/release"), post(release_offline_charging_data))
         .fallback(no_such_path)
         .method_not_allowed_fallback(async || ProblemDetails::method_not_allowed("POST"))
-        // The layers around the router limit bodies, with an answer of this protocol.
-        .layer(DefaultBodyLimit::disable())
         .with_state(Arc::new(nchf))
 }
 
@@ -172,15 +171,15 @@ async fn no_such_path(uri: Uri) -> ProblemDetails {
 /// Headers and body of a request.
 struct Incoming {
     headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    body: Result<Bytes, axum::Error>,
 }
 
 impl<S: Send + Sync> axum::extract::FromRequest<S> for Incoming {
     type Rejection = std::convert::Infallible;
 
-    async fn from_request(mut request: axum::extract::Request, state: &S) -> Result<Self, Self::Rejection> {
-        let headers = std::mem::take(request.headers_mut());
-        Ok(Self { headers, body: Bytes::from_request(request, state).await })
+    async fn from_request(request: axum::extract::Request, _: &S) -> Result<Self, Self::Rejection> {
+        let (Parts { headers, .. }, body) = request.into_parts();
+        Ok(Self { headers, body: body.collect().await.map(Collected::to_bytes) })
     }
 }
 

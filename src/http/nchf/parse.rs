@@ -27,7 +27,8 @@ use crate::http::problem::{InvalidParam, ProblemDetails};
 /// A request that can be decided.
 #[derive(Debug)]
 pub struct Parsed {
-    pub invocation: Invocation,
+    /// It is large, and goes through several hands.
+    pub invocation: Box<Invocation>,
     pub one_time: Option<OneTime>,
 }
 
@@ -260,7 +261,7 @@ impl Check {
             }
         }
 
-        let mut invocation = Invocation {
+        let mut invocation = Box::new(Invocation {
             number: number?,
             invoked_at: invoked_at?,
             timestamp: timestamp?.into(),
@@ -274,7 +275,7 @@ impl Check {
             triggers,
             usages,
             blocks,
-        };
+        });
         invocation.fingerprint = fingerprint::fingerprint(&invocation);
         Some(Parsed { invocation, one_time })
     }

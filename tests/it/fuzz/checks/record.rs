@@ -19,7 +19,7 @@ pub fn record(body: &[u8]) {
     create.subscriber = Some("bundle");
     create.one_time = parsed.one_time;
     create.pdu_session = parsed.pdu_session();
-    create.invocation = parsed.invocation;
+    create.invocation = *parsed.invocation;
     let Ok(done) = world.send(&create, None) else { return };
     if !world.sessions[&done.reference].is_closed() {
         let mut release = create.clone();

@@ -54,8 +54,8 @@ fn differs_from_others(body: &[u8], service: Service, parsed: &Parsed) {
     const CHANGES_MAX: usize = 16;
     // What is not told apart, and what is made from the rest.
     let says = |parsed: &Parsed| {
-        let Invocation { fingerprint, .. } = parsed.invocation;
-        let text = format!("{:?}", Invocation { retransmission: false, ..parsed.invocation.clone() });
+        let Invocation { fingerprint, .. } = *parsed.invocation;
+        let text = format!("{:?}", Invocation { retransmission: false, ..(*parsed.invocation).clone() });
         text.replace(&format!("{fingerprint:?}"), "")
     };
     let places: Vec<_> = (0..body.len()).filter(|at| body[*at].is_ascii_alphanumeric()).collect();
@@ -150,7 +150,7 @@ fn written(parsed: &Parsed) -> String {
         fingerprint: _,
         idempotency: _,
         consumer: _,
-    } = &parsed.invocation;
+    } = &*parsed.invocation;
     let mut body = Object::default();
     body.add("invocationSequenceNumber", *number);
     body.add("invocationTimeStamp", &**timestamp);
