@@ -17,14 +17,16 @@ fn fixture(name: &str) -> Vec<u8> {
 }
 
 #[test]
-fn sessions_of_both_forms_read_as_the_same() {
+fn sessions_of_all_forms_read_as_the_same() {
     for name in ["session_bench", "session_ask", "session_upf", "session_pdu", "closed_used", "closed_roaming"] {
-        let [before, now] = [fixture(name), fixture(&format!("compact_{name}"))];
-        assert_eq!((before[0], now[0]), (1, 2), "{name}");
+        let [before, compact, following] =
+            [fixture(name), fixture(&format!("compact_{name}")), fixture(&format!("following_{name}"))];
+        assert_eq!((before[0], compact[0], following[0]), (1, 2, 4), "{name}");
         let session = record::decode_session(&ChargingDataRef::new("in the document"), &before).unwrap();
-        assert_eq!(record::decode_session(&session.reference, &now).unwrap(), session, "{name}");
-        let written = record::encode_session(&session);
-        assert_eq!(record::decode_session(&session.reference, &written).unwrap(), session, "{name}");
+        for later in [&compact, &following] {
+            assert_eq!(record::decode_session(&session.reference, later).unwrap(), session, "{name}");
+        }
+        assert_eq!(record::encode_session(&session), following, "{name}");
     }
 }
 
