@@ -3,14 +3,18 @@
 use std::io;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt as _;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper::header::{HeaderMap, LOCATION, RETRY_AFTER};
 use hyper::{Request, StatusCode, Uri};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex, join};
 use tokio::net::TcpStream;
+use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::Mutex;
+use tokio::task::yield_now;
 use tokio::time::timeout;
 
 use super::Error;
@@ -20,6 +24,8 @@ use super::message::Wrong;
 pub(super) const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 /// Answers are some kilobytes; what is longer than this is not read.
 const ANSWER_OCTETS_MAX: usize = 1024 * 1024;
+/// Room for what one connection sends at once: 32 requests of 2 kB.
+const GATHERED_OCTETS: usize = 64 * 1024;
 
 /// Where to connect, and what URLs begin with.
 #[derive(Clone, Debug)]
@@ -105,13 +111,29 @@ impl Link {
 async fn connect(authority: &str) -> Result<Sender, Fault> {
     let socket = TcpStream::connect(authority).await.map_err(Fault::Connect)?;
     socket.set_nodelay(true).map_err(Fault::Connect)?;
-    let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(socket)).await;
+    let (from_target, to_target) = socket.into_split();
+    let (gather, gathered) = duplex(GATHERED_OCTETS);
+    tokio::spawn(send_gathered(gathered, to_target));
+    let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(join(from_target, gather))).await;
     let (sender, connection) = handshake.map_err(|_| Fault::Lost)?;
     tokio::spawn(async move {
         // The streams on it see the error too, and count it.
         let _ended = connection.await;
     });
     Ok(sender)
+}
+
+/// What the streams of a connection have to send at one time leaves in one call, headers and bodies. h2 alone would make
+/// a call for each of these, and each would be a packet that wakes the target.
+async fn send_gathered(mut gathered: DuplexStream, mut to_target: OwnedWriteHalf) -> io::Result<()> {
+    let mut octets = BytesMut::with_capacity(GATHERED_OCTETS);
+    while gathered.read_buf(&mut octets).await? > 0 {
+        // Until all others have had their turn: bodies follow their headers one turn later.
+        yield_now().await;
+        let _rest = gathered.read_buf(&mut octets).now_or_never();
+        to_target.write_all_buf(&mut octets).await?;
+    }
+    Ok(())
 }
 
 /// Why a request did not get the answer it should have.

@@ -358,6 +358,9 @@ impl Part {
     async fn play(self, plan: &Arc<Plan>) {
         let pool = Arc::new(Mutex::new(Pool::new(Arc::clone(&plan.script), self.sessions)));
         let mut consumers = tokio::task::JoinSet::new();
+        // For as long as this thread plays.
+        let pacer = Arc::clone(plan);
+        tokio::spawn(async move { pacer.pace.deal().await });
         for _ in 0..self.connections {
             let link = Arc::new(Link::new(plan.target.authority.clone()));
             for _ in 0..self.streams {

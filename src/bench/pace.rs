@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
 /// How often due messages are looked for at most. Half of it is what an open loop adds to latencies on average.
@@ -48,7 +48,10 @@ pub(super) struct OpenLoop {
     times: OnceLock<Times>,
     /// One permit for each message that is due and not taken.
     due: Semaphore,
+    /// Told when more are due than there are permits for.
+    more: Notify,
     released: AtomicU64,
+    dealt: AtomicU64,
     taken: AtomicU64,
 }
 
@@ -85,10 +88,18 @@ impl Pace {
         }
     }
 
+    /// Wakes the streams of an open loop for [`Pace::run`], until the time is over. To be run by each thread that plays:
+    /// any of them does it for all.
+    pub(super) async fn deal(&self) {
+        if let Self::Open(open) = self {
+            open.deal().await;
+        }
+    }
+
     /// Nothing is left to be sent, before the time is over.
     pub(super) fn stop(&self) {
         if let Self::Open(open) = self {
-            open.due.close();
+            open.stop();
         }
     }
 
@@ -107,7 +118,9 @@ impl OpenLoop {
             per_sec,
             times: OnceLock::new(),
             due: Semaphore::new(0),
+            more: Notify::new(),
             released: AtomicU64::new(0),
+            dealt: AtomicU64::new(0),
             taken: AtomicU64::new(0),
         }
     }
@@ -123,27 +136,43 @@ impl OpenLoop {
 
     fn run(&self, times: Times) {
         let times = self.times.get_or_init(|| times);
-        let mut released = 0;
         loop {
             let now = Instant::now();
             let due = self.due_before(now.min(times.until));
-            if due > released {
-                self.due.add_permits(usize::try_from(due - released).unwrap_or(Semaphore::MAX_PERMITS));
-                released = due;
-                self.released.store(released, Ordering::Relaxed);
+            if self.released.swap(due, Ordering::Relaxed) < due {
+                self.more.notify_one();
             }
             if now >= times.until || self.due.is_closed() {
                 break;
             }
-            let next = self.due_at(released).unwrap_or(times.until).min(times.until);
+            let next = self.due_at(due).unwrap_or(times.until).min(times.until);
             thread::sleep(next.saturating_duration_since(now).max(TICK));
         }
         // What was due last shall have found its stream, if there is one.
         let until = Instant::now() + GRACE;
-        while self.due.available_permits() > 0 && !self.due.is_closed() && Instant::now() < until {
+        while self.taken.load(Ordering::Relaxed) < self.released.load(Ordering::Relaxed)
+            && !self.due.is_closed()
+            && Instant::now() < until
+        {
             thread::sleep(TICK);
         }
+        self.stop();
+    }
+
+    /// Gives streams their turns. It runs where they do, because to wake each of them from the thread that watches the
+    /// time would be a system call for each message.
+    async fn deal(&self) {
+        while !self.due.is_closed() {
+            self.more.notified().await;
+            let released = self.released.load(Ordering::Relaxed);
+            let dealt = self.dealt.fetch_max(released, Ordering::Relaxed).min(released);
+            self.due.add_permits(usize::try_from(released - dealt).unwrap_or(Semaphore::MAX_PERMITS));
+        }
+    }
+
+    fn stop(&self) {
         self.due.close();
+        self.more.notify_one();
     }
 
     fn due_at(&self, number: u64) -> Option<Instant> {
