@@ -63,10 +63,29 @@ fn main() {
         "crowd" => runtime.block_on(crowd(rounds)),
         "whole" => {
             for number in SESSION_AGE..SESSION_AGE + rounds {
-                part_whole(&runtime, scene.request(number));
+                part_whole(&runtime, scene.router.clone(), scene.update(number));
             }
         }
-        other => eprintln!("{other:?}: parse, decode, decide, encode, render, whole or crowd"),
+        "create" => {
+            for session in (1..).take(rounds as usize) {
+                let create = post(CONVERGED, bench::example_create(session));
+                part_create(&runtime, scene.router.clone(), create);
+            }
+        }
+        "release" => {
+            // As many sessions whatever the rounds, so that a difference between rounds knows nothing of their Creates.
+            let references: Vec<_> = (1..1000).map(|session| runtime.block_on(scene.created(session))).collect();
+            for (session, reference) in (1..).zip(references).take(rounds as usize) {
+                let release = post(&format!("{CONVERGED}/{reference}/release"), bench::example_release(session, 1));
+                part_release(&runtime, scene.router.clone(), release);
+            }
+        }
+        "event" => {
+            for session in (1..).take(rounds as usize) {
+                part_event(&runtime, scene.router.clone(), post(CONVERGED, bench::example_event(session)));
+            }
+        }
+        other => eprintln!("{other:?}: parse, decode, decide, encode, render, whole, create, release, event or crowd"),
     }
 }
 
@@ -112,12 +131,28 @@ fn part_render(scene: &Scene, decision: &Decision) -> Vec<u8> {
 
 /// An update through the routes and a store in memory, without sockets.
 #[inline(never)]
-fn part_whole(runtime: &Runtime, (router, request): (axum::Router, Request<Body>)) -> Bytes {
+fn part_whole(runtime: &Runtime, router: axum::Router, request: Request<Body>) -> Bytes {
+    runtime.block_on(answered(router, request))
+}
+
+/// The same of the other messages.
+#[inline(never)]
+fn part_create(runtime: &Runtime, router: axum::Router, request: Request<Body>) -> Bytes {
+    runtime.block_on(answered(router, request))
+}
+
+#[inline(never)]
+fn part_release(runtime: &Runtime, router: axum::Router, request: Request<Body>) -> Bytes {
+    runtime.block_on(answered(router, request))
+}
+
+#[inline(never)]
+fn part_event(runtime: &Runtime, router: axum::Router, request: Request<Body>) -> Bytes {
     runtime.block_on(answered(router, request))
 }
 
 /// Updates under way at once, as many as a worker has of 256 streams.
-const CROWD: u32 = 128;
+const CROWD: usize = 128;
 
 /// Lets others go on whenever the store is asked.
 struct Yielding;
@@ -138,20 +173,12 @@ impl Meddler for Yielding {
 async fn crowd(rounds: u32) {
     let scene = Scene::over(|store| Arc::new(Behind::new(Yielding, store))).await;
     let mut crowd = Vec::new();
-    // The scene's own session is that of the first subscriber.
-    for subscriber in 2..2 + CROWD {
+    for session in (1..).take(CROWD) {
         let router = scene.router.clone();
-        let of_subscriber =
-            move |body: String| body.replace("imsi-001010000000001", &format!("imsi-0010100000{subscriber:05}"));
-        let create = Request::post(CONVERGED).header(header::CONTENT_TYPE, "application/json");
-        let create = create.body(Body::from(of_subscriber(bench::example_create()))).expect("a request");
-        let created = router.clone().oneshot(create).await.expect("an answer");
-        let location = created.headers()[header::LOCATION].to_str().expect("a text");
-        let path = format!("{}/update", Uri::try_from(location).expect("a URI").path());
+        let reference = scene.created(session).await;
         crowd.push(tokio::spawn(async move {
             for number in 1..=rounds {
-                let update = Request::post(&path).header(header::CONTENT_TYPE, "application/json");
-                let update = update.body(of_subscriber(bench::example_update(number)).into()).expect("a request");
+                let update = post(&format!("{CONVERGED}/{reference}/update"), bench::example_update(session, number));
                 answered(router.clone(), update).await;
             }
         }));
@@ -199,13 +226,13 @@ impl Scene {
         demo::provision(&app).await.expect("the demo data");
         let parsed =
             |body: String| parse::charging_data_request(body.as_bytes(), Service::Converged, None).expect("a request");
-        let created = parsed(bench::example_create());
+        let created = parsed(bench::example_create(0));
         let (identities, pdu_session) = (created.identities(), created.pdu_session());
         let Parsed { invocation, one_time } = created;
         let opening = Opening { invocation, service: Service::Converged, one_time, identities, pdu_session };
         let reference = app.create(&opening).await.expect("a session").session.reference;
         for number in 1..SESSION_AGE {
-            let invocation = parsed(bench::example_update(number)).invocation;
+            let invocation = parsed(bench::example_update(0, number)).invocation;
             let (operation, service) = (Operation::Update, Service::Converged);
             app.continue_session(operation, service, reference.as_str(), invocation).await.expect("an update");
         }
@@ -219,7 +246,7 @@ impl Scene {
             config,
             router,
             reference,
-            body: bench::example_update(SESSION_AGE).into_bytes(),
+            body: bench::example_update(0, SESSION_AGE).into_bytes(),
             account: snapshot.account.expect("an account").bytes,
             session: snapshot.session.expect("a session").bytes,
         }
@@ -230,9 +257,20 @@ impl Scene {
         part_decide(self, account, session, &part_parse(self))
     }
 
-    fn request(&self, number: u32) -> (axum::Router, Request<Body>) {
-        let path = format!("/nchf-convergedcharging/v3/chargingdata/{}/update", self.reference);
-        let request = Request::post(path).header(header::CONTENT_TYPE, "application/json");
-        (self.router.clone(), request.body(bench::example_update(number).into()).expect("a request"))
+    /// The reference of another session.
+    async fn created(&self, session: u64) -> String {
+        let answer = self.router.clone().oneshot(post(CONVERGED, bench::example_create(session))).await;
+        let answer = answer.expect("an answer");
+        let location = Uri::try_from(answer.headers()[header::LOCATION].as_bytes()).expect("a URI");
+        location.path().rsplit('/').next().expect("a last segment").to_owned()
     }
+
+    fn update(&self, number: u32) -> Request<Body> {
+        post(&format!("{CONVERGED}/{}/update", self.reference), bench::example_update(0, number))
+    }
+}
+
+fn post(path: &str, body: String) -> Request<Body> {
+    let request = Request::post(path).header(header::CONTENT_TYPE, "application/json");
+    request.body(body.into()).expect("a request")
 }

@@ -84,24 +84,34 @@ pub fn run(args: &Args) -> Result<Report, Error> {
 /// When the examples were sent.
 pub const EXAMPLE_TIME: Timestamp = Timestamp::from_millis(1_768_474_800_000);
 
-/// The body of a Create as it is played.
-pub fn example_create() -> String {
-    example(Operation::Create, 0)
+/// The body of a Create as it is played. Each session of the first 1000 has a subscriber of its own.
+pub fn example_create(session: u64) -> String {
+    example(Operation::Create, session, 0)
 }
 
 /// The body of an Update of the same session.
-pub fn example_update(number: u32) -> String {
-    example(Operation::Update, number)
+pub fn example_update(session: u64, number: u32) -> String {
+    example(Operation::Update, session, number)
 }
 
-fn example(operation: Operation, number: u32) -> String {
-    let subscribers = Subscribers::new("imsi-001010000000001", 1).expect("a row of one");
+/// The body of its Release.
+pub fn example_release(session: u64, number: u32) -> String {
+    example(Operation::Release, session, number)
+}
+
+/// The body of a one-time event.
+pub fn example_event(session: u64) -> String {
+    example(Operation::Event, session, 0)
+}
+
+fn example(operation: Operation, session: u64, number: u32) -> String {
+    let subscribers = Subscribers::new("imsi-001010000000001", 1000).expect("a row");
     let message = Message {
         operation,
         number,
-        session: 0,
+        session,
         began: EXAMPLE_TIME,
-        subscriber: subscribers.of_session(0),
+        subscriber: subscribers.of_session(session),
         now: EXAMPLE_TIME,
         notify_uri: "http://127.0.0.1:9/notify",
     };

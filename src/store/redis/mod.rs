@@ -160,8 +160,7 @@ impl RedisStore {
         let Said { value, origin } = self.links.read_there(keys::slot(partition), &all).await?;
         let mut all = Found::of(value)?;
         let mut found = Found::of(all.next()?)?;
-        let account = reply::document(found.next()?)?;
-        let session = if load.session.is_some() { reply::document(found.next()?)? } else { None };
+        let [account, session] = found.documents(load)?;
         let mut index = Vec::with_capacity(load.index.len());
         for _ in &load.index {
             let (ending, staying) = (reply::optional_bytes(found.next()?)?, reply::optional_bytes(all.next()?)?);
@@ -451,6 +450,13 @@ impl Found {
     fn next(&mut self) -> Result<Value, Error> {
         self.0.next().ok_or_else(|| Error::corrupt("Redis answered fewer values than keys"))
     }
+
+    /// Those of account and session, if that was asked for.
+    fn documents(&mut self, load: &Load) -> Result<[Option<Document>; 2], Error> {
+        let account = reply::document(self.next()?)?;
+        let session = if load.session.is_some() { reply::document(self.next()?)? } else { None };
+        Ok([account, session])
+    }
 }
 
 /// Three questions for each partition.
@@ -538,13 +544,8 @@ impl Store for RedisStore {
             return Box::pin(self.load_with_index(load, get)).await;
         }
         let Said { value, origin } = self.links.read_there(keys::slot(partition), &get).await?;
-        let mut found = Found::of(value)?;
-        Ok(Snapshot {
-            account: reply::document(found.next()?)?,
-            session: if load.session.is_some() { reply::document(found.next()?)? } else { None },
-            index: Vec::new(),
-            origin,
-        })
+        let [account, session] = Found::of(value)?.documents(load)?;
+        Ok(Snapshot { account, session, index: Vec::new(), origin })
     }
 
     async fn commit(&self, commit: &Commit) -> Result<(), Error> {

@@ -113,10 +113,10 @@ async fn commits(groups: usize) -> Vec<Commit> {
         body["multipleUnitUsage"].as_array_mut().unwrap().truncate(groups);
         body
     };
-    let created = world.create(&body(bench::example_create())).await;
+    let created = world.create(&body(bench::example_create(0))).await;
     for number in 1..=UPDATES {
         world.tick(300);
-        let answer = world.update(&created, &body(bench::example_update(number))).await;
+        let answer = world.update(&created, &body(bench::example_update(0, number))).await;
         assert!(answer.status.is_success(), "{answer:?}");
     }
     std::mem::take(&mut store.traffic.lock().unwrap().commits)
