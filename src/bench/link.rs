@@ -132,6 +132,7 @@ async fn send_gathered(mut gathered: DuplexStream, mut to_target: OwnedWriteHalf
         yield_now().await;
         let _rest = gathered.read_buf(&mut octets).now_or_never();
         to_target.write_all_buf(&mut octets).await?;
+        octets.reserve(GATHERED_OCTETS);
     }
     Ok(())
 }
