@@ -1,9 +1,9 @@
 //! The parts of an update with two rating groups, one by one, as `scripts/count-instructions` counts them: how many
 //! instructions each takes does not depend on how busy the machine is.
 //!
-//! `core PART ROUNDS` does one part so many times, inside a function that has the part's name and is not inlined. `core
-//! crowd ROUNDS` does as many updates of each of [`CROWD`] sessions, which wait for the store at the same time: what one of
-//! them touches is not what the next one needs.
+//! `core PART ROUNDS` does one part so many times, inside a function that has the part's name (up to a hyphen) and is not
+//! inlined. `core crowd ROUNDS` does as many updates of each of [`CROWD`] sessions, which wait for the store at the same
+//! time: what one of them touches is not what the next one needs.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -66,26 +66,29 @@ fn main() {
                 part_whole(&runtime, scene.router.clone(), scene.update(number));
             }
         }
-        "create" => {
+        "whole-create" => {
             for session in (1..).take(rounds as usize) {
                 let create = post(CONVERGED, bench::example_create(session));
-                part_create(&runtime, scene.router.clone(), create);
+                part_whole(&runtime, scene.router.clone(), create);
             }
         }
-        "release" => {
+        "whole-release" => {
             // As many sessions whatever the rounds, so that a difference between rounds knows nothing of their Creates.
             let references: Vec<_> = (1..1000).map(|session| runtime.block_on(scene.created(session))).collect();
             for (session, reference) in (1..).zip(references).take(rounds as usize) {
                 let release = post(&format!("{CONVERGED}/{reference}/release"), bench::example_release(session, 1));
-                part_release(&runtime, scene.router.clone(), release);
+                part_whole(&runtime, scene.router.clone(), release);
             }
         }
-        "event" => {
+        "whole-event" => {
             for session in (1..).take(rounds as usize) {
-                part_event(&runtime, scene.router.clone(), post(CONVERGED, bench::example_event(session)));
+                part_whole(&runtime, scene.router.clone(), post(CONVERGED, bench::example_event(session)));
             }
         }
-        other => eprintln!("{other:?}: parse, decode, decide, encode, render, whole, create, release, event or crowd"),
+        other => {
+            let whole = "whole, whole-create, whole-release, whole-event";
+            eprintln!("{other:?}: parse, decode, decide, encode, render, {whole} or crowd");
+        }
     }
 }
 
@@ -129,25 +132,9 @@ fn part_render(scene: &Scene, decision: &Decision) -> Vec<u8> {
     render::charging_data_response(black_box(&decision.answer), decision.session(), &scene.config.charging)
 }
 
-/// An update through the routes and a store in memory, without sockets.
+/// A message through the routes and a store in memory, without sockets.
 #[inline(never)]
 fn part_whole(runtime: &Runtime, router: axum::Router, request: Request<Body>) -> Bytes {
-    runtime.block_on(answered(router, request))
-}
-
-/// The same of the other messages.
-#[inline(never)]
-fn part_create(runtime: &Runtime, router: axum::Router, request: Request<Body>) -> Bytes {
-    runtime.block_on(answered(router, request))
-}
-
-#[inline(never)]
-fn part_release(runtime: &Runtime, router: axum::Router, request: Request<Body>) -> Bytes {
-    runtime.block_on(answered(router, request))
-}
-
-#[inline(never)]
-fn part_event(runtime: &Runtime, router: axum::Router, request: Request<Body>) -> Bytes {
     runtime.block_on(answered(router, request))
 }
 

@@ -203,15 +203,16 @@ impl App {
         Ok(())
     }
 
-    pub fn knows_plan_version(&self, id: &TariffPlanId, version: u32) -> bool {
-        self.shared.catalog().version(id, version).is_some()
-    }
-
     /// As `know_plan`, for one version that a session rates with.
     pub async fn know_plan_version(&self, id: &TariffPlanId, version: u32) -> Result<(), store::Error> {
-        if self.knows_plan_version(id, version) {
+        if self.shared.catalog().version(id, version).is_some() {
             return Ok(());
         }
+        // Rare, and then large: it would make every request's future larger.
+        Box::pin(self.read_plan_version(id, version)).await
+    }
+
+    async fn read_plan_version(&self, id: &TariffPlanId, version: u32) -> Result<(), store::Error> {
         if let Some(document) = self.store.reference(ReferenceKind::TariffPlanVersion, &version_id(id, version)).await?
         {
             let plan = record::decode(&document.bytes);

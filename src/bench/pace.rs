@@ -48,9 +48,8 @@ pub(super) struct OpenLoop {
     times: OnceLock<Times>,
     /// One permit for each message that is due and not taken.
     due: Semaphore,
-    /// Told when more are due than there are permits for.
+    /// Told when more may be due than were dealt.
     more: Notify,
-    released: AtomicU64,
     dealt: AtomicU64,
     taken: AtomicU64,
 }
@@ -119,7 +118,6 @@ impl OpenLoop {
             times: OnceLock::new(),
             due: Semaphore::new(0),
             more: Notify::new(),
-            released: AtomicU64::new(0),
             dealt: AtomicU64::new(0),
             taken: AtomicU64::new(0),
         }
@@ -138,19 +136,16 @@ impl OpenLoop {
         let times = self.times.get_or_init(|| times);
         loop {
             let now = Instant::now();
-            let due = self.due_before(now.min(times.until));
-            if self.released.swap(due, Ordering::Relaxed) < due {
-                self.more.notify_one();
-            }
+            self.more.notify_one();
             if now >= times.until || self.due.is_closed() {
                 break;
             }
-            let next = self.due_at(due).unwrap_or(times.until).min(times.until);
+            let next = self.due_at(self.due_before(now)).unwrap_or(times.until).min(times.until);
             thread::sleep(next.saturating_duration_since(now).max(TICK));
         }
         // What was due last shall have found its stream, if there is one.
         let until = Instant::now() + GRACE;
-        while self.taken.load(Ordering::Relaxed) < self.released.load(Ordering::Relaxed)
+        while self.taken.load(Ordering::Relaxed) < self.due_before(times.until)
             && !self.due.is_closed()
             && Instant::now() < until
         {
@@ -164,9 +159,9 @@ impl OpenLoop {
     async fn deal(&self) {
         while !self.due.is_closed() {
             self.more.notified().await;
-            let released = self.released.load(Ordering::Relaxed);
-            let dealt = self.dealt.fetch_max(released, Ordering::Relaxed).min(released);
-            self.due.add_permits(usize::try_from(released - dealt).unwrap_or(Semaphore::MAX_PERMITS));
+            let due = self.due_before(Instant::now());
+            let dealt = self.dealt.fetch_max(due, Ordering::Relaxed).min(due);
+            self.due.add_permits(usize::try_from(due - dealt).unwrap_or(Semaphore::MAX_PERMITS));
         }
     }
 
@@ -179,17 +174,17 @@ impl OpenLoop {
         Some(self.times.get()?.start + Duration::from_secs_f64(number as f64 / self.per_sec))
     }
 
-    /// How many messages are due before a time.
+    /// How many messages are due before a time, and before the end.
     fn due_before(&self, at: Instant) -> u64 {
         let Some(times) = self.times.get() else { return 0 };
-        (at.saturating_duration_since(times.start).as_secs_f64() * self.per_sec).ceil() as u64
+        (at.min(times.until).saturating_duration_since(times.start).as_secs_f64() * self.per_sec).ceil() as u64
     }
 
     fn unsent(&self) -> u64 {
         let Some(times) = self.times.get() else { return 0 };
         let before = self.due_before(times.measured_from);
         let taken = self.taken.load(Ordering::Relaxed).max(before);
-        self.released.load(Ordering::Relaxed).saturating_sub(taken)
+        self.due_before(times.until).saturating_sub(taken)
     }
 }
 

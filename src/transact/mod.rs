@@ -350,10 +350,7 @@ impl App {
                 let session = session.filter(|session| session.service == *service);
                 let session = session.ok_or(Rejection::UnknownSession)?;
                 for (plan, version) in session.plan_versions() {
-                    // Rare, and then large: it would make every request's future larger.
-                    if !self.knows_plan_version(plan, version) {
-                        Box::pin(self.know_plan_version(plan, version)).await?;
-                    }
+                    self.know_plan_version(plan, version).await?;
                 }
                 let command = match operation {
                     Operation::Release => Command::Release(session, invocation),
