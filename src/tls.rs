@@ -7,7 +7,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio_rustls::rustls::{self, CertificateError, ClientConfig, RootCertStore};
+use tokio_rustls::rustls::{self, AlertDescription, CertificateError, ClientConfig, RootCertStore};
 
 /// A client certificate, as PEM files.
 #[derive(Clone, Debug)]
@@ -19,14 +19,16 @@ pub struct Identity {
 
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    #[error("{path}: {source}")]
-    Pem { path: PathBuf, source: pem::Error },
+    #[error("{path}: {reason}")]
+    Pem { path: PathBuf, reason: pem::Error },
     #[error("{path}: no usable certificate in this file")]
     NoCertificate { path: PathBuf },
-    #[error("certificate {certificate} with key {key}: {source}")]
-    Unusable { certificate: PathBuf, key: PathBuf, source: rustls::Error },
+    #[error("certificate {certificate} with key {key}: {reason}")]
+    Unusable { certificate: PathBuf, key: PathBuf, reason: rustls::Error },
     #[error("TLS: {0}")]
     Versions(rustls::Error),
+    #[error("no certificate can name the host {host}")]
+    Unnamed { host: String },
 }
 
 /// Where systems keep the authorities that they trust, the first that is there being it.
@@ -60,9 +62,9 @@ pub fn connector(
     let mut config = match identity {
         None => builder.with_no_client_auth(),
         Some(Identity { certificate, key }) => {
-            let pem = |source| TlsError::Pem { path: key.clone(), source };
+            let pem = |reason| TlsError::Pem { path: key.clone(), reason };
             let private = PrivateKeyDer::from_pem_file(key).map_err(pem)?;
-            let unusable = |source| TlsError::Unusable { certificate: certificate.clone(), key: key.clone(), source };
+            let unusable = |reason| TlsError::Unusable { certificate: certificate.clone(), key: key.clone(), reason };
             builder.with_client_auth_cert(certificates(certificate)?, private).map_err(unusable)?
         }
     };
@@ -91,7 +93,7 @@ fn system() -> RootCertStore {
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let found: Vec<_> = CertificateDer::pem_file_iter(path)
         .and_then(|certificates| certificates.collect::<Result<_, _>>())
-        .map_err(|source| TlsError::Pem { path: path.to_owned(), source })?;
+        .map_err(|reason| TlsError::Pem { path: path.to_owned(), reason })?;
     if found.is_empty() {
         return Err(TlsError::NoCertificate { path: path.to_owned() });
     }
@@ -117,8 +119,13 @@ pub fn failure(error: &std::io::Error, authorities: Authorities) -> Option<&'sta
     })
 }
 
+/// The peer speaks none of the protocols that were offered.
+pub fn is_no_protocol(error: &std::io::Error) -> bool {
+    matches!(tls_error(error), Some(rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol)))
+}
+
 /// The library's error behind one of a connection.
-pub fn tls_error(error: &std::io::Error) -> Option<&rustls::Error> {
+fn tls_error(error: &std::io::Error) -> Option<&rustls::Error> {
     error.get_ref().and_then(|inner| inner.downcast_ref())
 }
 
@@ -127,6 +134,7 @@ pub fn tls_error(error: &std::io::Error) -> Option<&rustls::Error> {
 pub enum Authorities {
     Notify,
     Store,
+    Bench,
 }
 
 impl Authorities {
@@ -134,6 +142,7 @@ impl Authorities {
         match self {
             Self::Notify => "the certificate's issuer is not among those of notify.ca",
             Self::Store => "the certificate's issuer is not among those of store.ca",
+            Self::Bench => "the certificate's issuer is not among those of --ca",
         }
     }
 }

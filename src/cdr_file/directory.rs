@@ -62,8 +62,8 @@ pub enum Error {
     Damaged { found: String },
     #[error("a file {0} is in the directory of records already: move it away")]
     Occupied(String),
-    #[error("{doing} {what}: {source}; {}", advice(.source))]
-    Io { doing: &'static str, what: String, source: io::Error },
+    #[error("{doing} {what}: {reason}; {}", advice(.reason))]
+    Io { doing: &'static str, what: String, reason: io::Error },
 }
 
 fn advice(error: &io::Error) -> &'static str {
@@ -445,7 +445,7 @@ fn sync_names<F: Files>(files: &mut F) -> Result<(), Error> {
 }
 
 fn attempt<T>(doing: &'static str, what: &str, result: io::Result<T>) -> Result<T, Error> {
-    result.map_err(|source| Error::Io { doing, what: what.to_owned(), source })
+    result.map_err(|reason| Error::Io { doing, what: what.to_owned(), reason })
 }
 
 fn hidden_name(number: FileNumber, format: Format) -> String {

@@ -39,6 +39,18 @@ fn a_port_in_use_is_named_once() {
 }
 
 #[test]
+fn a_certificate_that_is_not_there_is_named_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("nchf.toml");
+    let settings = "[tls]\ncertificate = \"/nowhere/certificate.pem\"\nkey = \"/nowhere/key.pem\"\n";
+    std::fs::write(&file, settings).unwrap();
+    let mut command = nchf(&["serve", "--config", file.to_str().unwrap(), "--listen", "127.0.0.1:0"]);
+    let output = command.arg("--store").arg(format!("embedded:{}", directory.path().display())).output().unwrap();
+    let reason = "No such file or directory (os error 2)";
+    says(&output, 1, &format!("tls: /nowhere/certificate.pem: I/O error: {reason}"));
+}
+
+#[test]
 fn a_second_program_on_one_embedded_store_is_told_so() {
     let directory = tempfile::tempdir().unwrap();
     let directory = directory.path().display();

@@ -28,23 +28,23 @@ pub struct TlsFiles {
 
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    #[error("{path}: {source}")]
-    Pem { path: PathBuf, source: pem::Error },
+    #[error("{path}: {reason}")]
+    Pem { path: PathBuf, reason: pem::Error },
     #[error("{path}: no certificate in this file")]
     NoCertificate { path: PathBuf },
-    #[error("client CA {path}: {source}")]
-    ClientCa { path: PathBuf, source: VerifierBuilderError },
-    #[error("certificate {certificate} with key {key}: {source}")]
-    Unusable { certificate: PathBuf, key: PathBuf, source: rustls::Error },
+    #[error("client CA {path}: {reason}")]
+    ClientCa { path: PathBuf, reason: VerifierBuilderError },
+    #[error("certificate {certificate} with key {key}: {reason}")]
+    Unusable { certificate: PathBuf, key: PathBuf, reason: rustls::Error },
 }
 
 impl Tls {
     pub fn from_files(files: &TlsFiles) -> Result<Self, TlsError> {
         let chain = certificates(&files.certificate)?;
         let key = PrivateKeyDer::from_pem_file(&files.key)
-            .map_err(|source| TlsError::Pem { path: files.key.clone(), source })?;
+            .map_err(|reason| TlsError::Pem { path: files.key.clone(), reason })?;
         let unusable =
-            |source| TlsError::Unusable { certificate: files.certificate.clone(), key: files.key.clone(), source };
+            |reason| TlsError::Unusable { certificate: files.certificate.clone(), key: files.key.clone(), reason };
 
         // The provider is named at each place, so that a second one in the dependency tree changes nothing.
         let provider = Arc::new(ring::default_provider());
@@ -57,7 +57,7 @@ impl Tls {
                 let roots = Arc::new(roots(path)?);
                 let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider)
                     .build()
-                    .map_err(|source| TlsError::ClientCa { path: path.clone(), source })?;
+                    .map_err(|reason| TlsError::ClientCa { path: path.clone(), reason })?;
                 builder.with_client_cert_verifier(verifier)
             }
         };
@@ -78,7 +78,7 @@ fn roots(path: &Path) -> Result<RootCertStore, TlsError> {
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let unreadable = |source| TlsError::Pem { path: path.to_owned(), source };
+    let unreadable = |reason| TlsError::Pem { path: path.to_owned(), reason };
     let found: Vec<_> = CertificateDer::pem_file_iter(path)
         .and_then(|certificates| certificates.collect::<Result<_, _>>())
         .map_err(unreadable)?;

@@ -168,7 +168,7 @@ fn on_a_full_disk_nothing_is_lost_and_it_goes_on_when_there_is_room() {
             Ok(()) => out += 500,
             Err(error) => {
                 failures += 1;
-                let full = matches!(&error, Error::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull);
+                let full = matches!(&error, Error::Io { reason, .. } if reason.kind() == io::ErrorKind::StorageFull);
                 assert!(full && error.to_string().contains("free some space"), "{error}");
                 // Room is made by mediation, which takes what is whole.
                 for name in visible(&path) {
