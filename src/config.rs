@@ -623,6 +623,11 @@ impl Config {
         }
     }
 
+    /// Of the URLs under which the Nchf services are reached.
+    pub fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
+    }
+
     /// What an answer waits for.
     pub fn durability(&self) -> Durability {
         let by_default = match self.topology() {

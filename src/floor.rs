@@ -1,7 +1,7 @@
 //! The floor: what an update costs before anything is charged. `nchf bench --floor` serves it, `nchf bench` plays
 //! against it, and the ratio between the two says what charging costs, on any machine.
 //!
-//! The same HTTP server with the same workers, admission and limits; for each update one load of an account and a
+//! The same HTTP server with the same workers, admission, limits and TLS; for each update one load of an account and a
 //! session and one commit of as many octets to as many keys, over the same connections; an answer of the same length. It
 //! parses no body and decides nothing: the number that it answers is the version of the session's document, which grows
 //! as the load generator's numbers do. Creates and releases do what the updates between them need.
@@ -89,7 +89,7 @@ impl Floor {
         let stores = workers.build(|_| opener.clone().open()).await?;
         let sessions = Arc::default();
         let routes = stores.into_iter().map(|store| routes(store, &sessions)).collect();
-        let server = workers.listen(config.listen, None, serve::limits(config), routes).await;
+        let server = workers.listen(config.listen, serve::tls_of(config)?, serve::limits(config), routes).await;
         Ok(Self { server: server.context("listen")?, workers })
     }
 
@@ -134,7 +134,8 @@ async fn create(State(ground): State<Ground>, uri: Uri, _body: Bytes) -> Result<
     let reference = ground.refs.mint(account, random);
     let number = ground.write(&reference, Step::Create(now)).await?;
     let authority = uri.authority().map_or("localhost", |authority| authority.as_str());
-    let location = format!("http://{authority}{CONVERGED}/{reference}");
+    let scheme = uri.scheme_str().unwrap_or("http");
+    let location = format!("{scheme}://{authority}{CONVERGED}/{reference}");
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], answer(number)).into_response())
 }
 

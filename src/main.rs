@@ -228,7 +228,7 @@ async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
         () = stop.told() => return Ok(ExitCode::SUCCESS),
     };
     // Whoever started the program may have gone; that is no reason not to charge.
-    let _ = writeln!(std::io::stdout(), "nchf: charging on http://{}", instance.address());
+    let _ = writeln!(std::io::stdout(), "nchf: charging on {}://{}", config.scheme(), instance.address());
     let _ = writeln!(std::io::stdout(), "nchf: operator's side on http://{}/docs", instance.operator_address());
     tokio::select! {
         () = stop.told() => {}
@@ -245,7 +245,7 @@ async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
 async fn serve_floor(config: &Config) -> anyhow::Result<ExitCode> {
     let mut stop = Stop::listen()?;
     let floor = Floor::start(config).await?;
-    println!("nchf: the floor on http://{}", floor.address());
+    println!("nchf: the floor on {}://{}", config.scheme(), floor.address());
     stop.told().await;
     floor.stop().await;
     Ok(ExitCode::SUCCESS)

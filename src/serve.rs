@@ -105,15 +105,7 @@ impl Instance {
             waiting_per_account_max: config.http.waiting_per_account_max,
         };
         let shared = Arc::new(Shared::new(Arc::new(SystemClock), refs, config.rules()?, instance_id, request_limits));
-        let tls = config.tls.as_ref().map(|tls| {
-            let files = TlsFiles {
-                certificate: tls.certificate.clone(),
-                key: tls.key.clone(),
-                client_ca: tls.client_ca.clone(),
-            };
-            Tls::from_files(&files).context("tls")
-        });
-        let tls = tls.transpose()?;
+        let tls = tls_of(config)?;
         let settings = Arc::new(nchf::Settings {
             charging: config.charging.clone(),
             api_root: config.http.api_root.clone(),
@@ -182,6 +174,14 @@ impl Instance {
         self.background.stop().await;
         self.workers.stop();
     }
+}
+
+/// TLS of the Nchf listener, where the configuration asks for it.
+pub fn tls_of(config: &Config) -> anyhow::Result<Option<Tls>> {
+    let Some(tls) = &config.tls else { return Ok(None) };
+    let files =
+        TlsFiles { certificate: tls.certificate.clone(), key: tls.key.clone(), client_ca: tls.client_ca.clone() };
+    Tls::from_files(&files).context("tls").map(Some)
 }
 
 /// What the configuration allows on each listener.

@@ -6,7 +6,7 @@ use hyper::Uri;
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Base URL of the charging function: HTTP/2 with prior knowledge, without TLS
+    /// Base URL of the charging function: HTTP/2 with prior knowledge, or https:// and HTTP/2 by ALPN
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8000")]
     pub target: Uri,
     /// What is played
@@ -73,6 +73,15 @@ pub struct Args {
     /// Also write the report to this file
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// Authorities whose certificates are trusted, as a PEM file [default: the system's]
+    #[arg(long, value_name = "FILE", help_heading = "TLS")]
+    pub ca: Option<PathBuf>,
+    /// Certificate to show where one is asked for, followed by its chain, as a PEM file
+    #[arg(long, value_name = "FILE", requires = "key", help_heading = "TLS")]
+    pub certificate: Option<PathBuf>,
+    /// Key of that certificate, as a PEM file
+    #[arg(long, value_name = "FILE", requires = "certificate", help_heading = "TLS")]
+    pub key: Option<PathBuf>,
     /// Serves the floor instead of measuring: the same HTTP server and the same calls of the store with as many octets,
     /// and no charging. Play against it to learn what of a figure is charging
     #[arg(long, help_heading = "Floor")]

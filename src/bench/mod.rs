@@ -37,7 +37,7 @@ use tokio::time::Instant;
 
 pub use self::args::{Args, Scenario};
 use self::consumer::Consumer;
-use self::link::{Link, Target};
+use self::link::{Link, NoConnection, Target};
 use self::message::{Message, Operation, Subscribers};
 use self::pace::{Pace, Times};
 use self::process::Reading;
@@ -46,31 +46,34 @@ pub use self::report::{CpuFigure, Figures, MemoryFigure, Moment, Report};
 use self::session::{Pool, Script};
 use self::tally::Tally;
 use crate::charging::time::Timestamp;
+use crate::tls::TlsError;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("{flag} {uri}: an http:// URL with a host is needed")]
+    #[error("{flag} {uri}: an http:// or https:// URL with a host is needed")]
     Target { flag: &'static str, uri: Uri },
     #[error("--first-subscriber {0}: imsi- and 5 to 15 digits are needed, with room for --subscribers after it")]
     Subscribers(String),
     #[error("--subscribers {subscribers}: {sessions} sessions at once need at least {needed}")]
     TooFewSubscribers { subscribers: u64, sessions: usize, needed: u64 },
-    #[error("--pid {pid}: {source}")]
+    #[error(transparent)]
+    Tls(TlsError),
+    #[error("--pid {pid}")]
     Process { pid: u32, source: io::Error },
-    #[error("cannot connect to {target}: {source}")]
-    Connect { target: Uri, source: io::Error },
+    #[error("cannot connect to {target}")]
+    Connect { target: Uri, source: NoConnection },
     #[error("cannot start a thread: {0}")]
     Start(io::Error),
     #[error("{0}")]
     Failed(String),
-    #[error("cannot write {path}: {source}")]
+    #[error("cannot write {path}")]
     Report { path: PathBuf, source: io::Error },
 }
 
 /// Measures for the time given, then writes the JSON file if one is named. Blocks the calling thread.
 pub fn run(args: &Args) -> Result<Report, Error> {
     let subscribers = subscribers(args)?;
-    let target = Target::new("--target", &args.target)?;
+    let target = Target::new("--target", &args.target, args)?;
     if args.provision {
         provision::provision(args, &subscribers)?;
     }
@@ -372,7 +375,7 @@ impl Part {
         let pacer = Arc::clone(plan);
         tokio::spawn(async move { pacer.pace.deal().await });
         for _ in 0..self.connections {
-            let link = Arc::new(Link::new(plan.target.authority.clone()));
+            let link = Arc::new(Link::new(plan.target.clone()));
             for _ in 0..self.streams {
                 let (plan, link) = (Arc::clone(plan), Arc::clone(&link));
                 consumers.spawn(Consumer::new(plan, link, Arc::clone(&pool), Arc::clone(&self.tally)).run());

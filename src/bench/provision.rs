@@ -32,11 +32,11 @@ const CURRENCY: &str = "EUR";
 const MAIN_BALANCE: &str = "main";
 
 pub(super) fn provision(args: &Args, subscribers: &Subscribers) -> Result<(), Error> {
-    let target = Target::new("--admin", &args.admin)?;
+    let target = Target::new("--admin", &args.admin, args)?;
     let operator = Operator {
-        link: Arc::new(Link::new(target.authority.clone())),
-        sender: None,
         root: format!("{}/admin/v1", target.root).into(),
+        link: Arc::new(Link::new(target)),
+        sender: None,
         token: args.admin_token.as_deref().map(Into::into),
         accounts: args.accounts,
     };

@@ -1,5 +1,6 @@
 //! `nchf bench` against charging functions behind real sockets: what it plays, what it checks, how it counts.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -17,12 +18,14 @@ use nchf::bench::{self, Report, Scenario};
 use nchf::clock::ManualClock;
 use nchf::config::Config;
 use nchf::floor;
-use nchf::http::server::Settings;
+use nchf::http::server::{Settings, Tls, TlsFiles};
 use nchf::store::{Listing, TimerWrite, Version};
+use nchf::tls::Identity;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::server::Running;
+use crate::server::{LOCAL, Running};
 use crate::support::World;
+use crate::support::authority::Authority;
 use crate::support::faulty::{Faulty, Traffic};
 
 #[derive(Parser)]
@@ -33,8 +36,11 @@ struct Cli {
 
 /// What the command line says, with two connections of three streams and an operator's side at the target.
 fn args(running: &Running, more: &str) -> bench::Args {
-    let url = format!("http://{}", running.server.address());
-    let usual = ["bench", "--target", &url, "--admin", &url, "--connections", "2", "--streams", "3"];
+    args_at(&format!("http://{}", running.server.address()), more)
+}
+
+fn args_at(url: &str, more: &str) -> bench::Args {
+    let usual = ["bench", "--target", url, "--admin", url, "--connections", "2", "--streams", "3"];
     Cli::try_parse_from(usual.into_iter().chain(more.split_whitespace())).unwrap().args
 }
 
@@ -143,6 +149,75 @@ async fn a_run_whose_sessions_cannot_be_opened_ends_with_the_reason() {
     let args = args(&running, "--scenario update --first-subscriber imsi-999990000000001");
     let error = tokio::task::spawn_blocking(move || bench::run(&args)).await.unwrap().unwrap_err();
     assert_eq!(error.to_string(), "no session can be opened: status 404 Not Found");
+}
+
+// ---- TLS ----
+
+#[tokio::test]
+async fn a_target_behind_tls_is_played_with_the_certificate_that_it_asks_for() {
+    let (authority, files) = (Authority::new(), tempfile::tempdir().unwrap());
+    let (server, client) = (authority.identity_of("127.0.0.1", files.path()), authority.identity(files.path()));
+    let ca = authority.file(files.path());
+    let Identity { certificate, key } = server;
+    let world = World::new().await;
+    let tls = TlsFiles { certificate: certificate.clone(), key: key.clone(), client_ca: Some(ca.clone()) };
+    let running = Running::serve(Settings::default(), Some(Tls::from_files(&tls).unwrap()), world.router()).await;
+
+    let url = format!("https://{}", running.server.address());
+    let show = |identity: &Identity, ca: &Path| {
+        let (certificate, key) = (identity.certificate.display(), identity.key.display());
+        format!("--certificate {certificate} --key {key} --ca {}", ca.display())
+    };
+    let played = "--scenario lifecycle --updates 3 --duration-secs 60 --sessions 6";
+    let report = run(args_at(&url, &format!("{played} {}", show(&client, &ca)))).await;
+    assert_all_right(&report);
+    assert_eq!(messages(&report), [6, 18, 6, 0, 0]);
+
+    // Whoever shows no certificate gets no answer; the handshake is over for the one that asks before it is for the other.
+    let unknown = format!("--scenario update --ca {}", ca.display());
+    let error = refused(args_at(&url, &unknown)).await;
+    assert_eq!(error, "no session can be opened: connection or stream ended before the answer");
+    let others = Authority::new().file(tempfile::tempdir().unwrap().keep().as_path());
+    let error = refused(args_at(&url, &show(&client, &others))).await;
+    assert_eq!(error, format!("cannot connect to {url}/: the certificate's issuer is not among those of --ca"));
+    let elsewhere = url.replace("127.0.0.1", "localhost");
+    let error = refused(args_at(&elsewhere, &show(&client, &ca))).await;
+    assert_eq!(error, format!("cannot connect to {elsewhere}/: the certificate names another host"));
+    let error = refused(args_at(&url, &show(&client, Path::new("/nowhere/ca.pem")))).await;
+    assert!(error.starts_with("/nowhere/ca.pem: "), "{error}");
+
+    // The floor, with the same settings.
+    let store = tempfile::tempdir().unwrap();
+    let mut config = Config { listen: LOCAL, ..Config::default() };
+    config.store.url = format!("embedded:{}", store.path().display());
+    config.tls = Some(nchf::config::Tls { certificate, key, client_ca: Some(ca.clone()) });
+    let floor = floor::Floor::start(&config).await.unwrap();
+    let url = format!("https://{}", floor.address());
+    let report = run(args_at(&url, &format!("{played} {}", show(&client, &ca)))).await;
+    assert_all_right(&report);
+    floor.stop().await;
+}
+
+#[tokio::test]
+async fn a_target_that_speaks_no_http2_is_said_at_once() {
+    let (authority, files) = (Authority::new(), tempfile::tempdir().unwrap());
+    let ca = authority.file(files.path());
+    for alpn in [&[b"http/1.1".as_slice()][..], &[]] {
+        let acceptor = authority.acceptor("127.0.0.1", alpn, None);
+        let listener = tokio::net::TcpListener::bind(LOCAL).await.unwrap();
+        let url = format!("https://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            let (socket, _) = listener.accept().await.unwrap();
+            let _refused = acceptor.accept(socket).await;
+        });
+        let error = refused(args_at(&url, &format!("--ca {}", ca.display()))).await;
+        assert_eq!(error, format!("cannot connect to {url}/: the target does not agree to HTTP/2"));
+    }
+}
+
+async fn refused(args: bench::Args) -> String {
+    let error = tokio::task::spawn_blocking(move || bench::run(&args)).await.unwrap().unwrap_err();
+    format!("{:#}", anyhow::Error::from(error))
 }
 
 // ---- How it is counted ----
