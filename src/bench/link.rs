@@ -73,7 +73,8 @@ impl Target {
         let port = authority.port_u16().unwrap_or(usual_port);
         let target = Self { authority: format!("{}:{port}", authority.host()), tls, root };
         // A target that is not there is said at once instead of counted for the whole time.
-        let reached = single_threaded()?.block_on(target.connect());
+        let reached = single_threaded()?.block_on(async { timeout(ANSWER_DEADLINE, target.connect()).await });
+        let reached = reached.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()));
         reached.map_err(|source| Error::Connect { target: uri.clone(), source })?;
         Ok(target)
     }
