@@ -25,7 +25,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("demo", &["app", "charging", "transact"]),
     ("http", &["app", "cdr_file", "charging", "config", "ledger", "store", "telemetry", "transact"]),
     ("audit", &["charging", "store"]),
-    ("bench", &["charging", "clock"]),
+    ("bench", &["charging", "clock", "tls"]),
     ("floor", &["charging", "clock", "config", "http", "serve", "store"]),
     ("workers", &["app", "cdr_file", "charging", "notify", "store", "telemetry", "transact"]),
     (
@@ -58,7 +58,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("utoipa_axum", &["http"]),
     ("hyper", &["http", "bench", "notify"]),
     ("hyper_util", &["http", "bench", "notify"]),
-    ("tokio_rustls", &["http", "notify", "store/redis", "tls"]),
+    ("tokio_rustls", &["http", "bench", "notify", "store/redis", "tls"]),
     ("rmp_serde", &["store"]),
     ("toml", &["config"]),
     ("clap", &["main", "bench"]),
