@@ -361,7 +361,7 @@ async fn attempt(node: &Node, way: Way<'_>, is_importing: bool, until: Instant) 
             Ok(Said { value, origin: Origin::ANY })
         }
         Way::Lane(asked) => match node.lanes() {
-            Some(lanes) => lanes.ask(asked.clone(), is_importing, until).await,
+            Some(lanes) => Box::pin(lanes.ask(asked.clone(), is_importing, until)).await,
             None => Err(Failure::NotSent("this server has no lanes".into())),
         },
     }

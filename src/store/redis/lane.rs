@@ -252,7 +252,7 @@ impl Lane {
         if !lost.is_empty() {
             batch.cmd("ROLE");
         }
-        let mut answers = match link.clone().ask(Question::Each(&batch)).await {
+        let mut answers = match link.ask(Question::Each(&batch)).await {
             Ok(Value::Array(answers)) => answers,
             Ok(_) => Vec::new(),
             Err(error) => {
@@ -315,7 +315,7 @@ impl Lane {
         add_wait(&mut question, replicas, until);
         question.cmd("ROLE");
         question.cmd("INFO").arg("replication");
-        let Ok(Value::Array(mut answers)) = link.clone().ask(Question::Each(&question)).await else { return None };
+        let Ok(Value::Array(mut answers)) = link.ask(Question::Each(&question)).await else { return None };
         // Between two questions it may have been a replica, and then what its replicas confirm is another history.
         let info = reply::text(answers.pop()?).ok()?;
         if Replication::read(&info)?.origin() != link.origin() {

@@ -186,7 +186,7 @@ impl Node {
                 RunError::TimedOut => "no connection within the connect timeout".into(),
             })
         })?;
-        link.clone().ask(question).await.map_err(Failure::Asked)
+        link.ask(question).await.map_err(Failure::Asked)
     }
 }
 
@@ -213,12 +213,13 @@ struct Health {
 
 impl Link {
     /// Dropping the future leaves the connection sound: the answer is thrown away when it comes.
-    pub async fn ask(mut self, question: Question<'_>) -> Result<Value, RedisError> {
+    pub async fn ask(&self, question: Question<'_>) -> Result<Value, RedisError> {
+        let mut connection = self.connection.clone();
         let answer = match question {
-            Question::One(cmd) => cmd.query_async(&mut self.connection).await,
-            Question::Several(commands) => commands.query_async(&mut self.connection).await,
+            Question::One(cmd) => cmd.query_async(&mut connection).await,
+            Question::Several(commands) => commands.query_async(&mut connection).await,
             Question::Each(commands) => {
-                let sent = Box::pin(self.connection.send_packed_commands(commands, 0, commands.len()));
+                let sent = Box::pin(connection.send_packed_commands(commands, 0, commands.len()));
                 sent.await.map(Value::Array)
             }
         };
@@ -361,7 +362,7 @@ impl ManageConnection for Manager {
     }
 
     async fn is_valid(&self, link: &mut Link) -> Result<(), RedisError> {
-        link.clone().ask(Question::One(&redis::cmd("PING"))).await.map(drop)
+        link.ask(Question::One(&redis::cmd("PING"))).await.map(drop)
     }
 
     fn has_broken(&self, link: &mut Link) -> bool {
