@@ -289,14 +289,9 @@ pub fn redis_settings(config: &Config, url: String) -> redis::Settings {
         replicas: config.store.replicas,
         migrate: config.store.migrate,
         ca: config.store.ca.clone(),
-        identity: identity(&config.store.certificate, &config.store.key),
+        identity: tls::Identity::of(&config.store.certificate, &config.store.key),
         ..redis::Settings::new(url)
     }
-}
-
-fn identity(certificate: &Option<PathBuf>, key: &Option<PathBuf>) -> Option<tls::Identity> {
-    let (certificate, key) = certificate.clone().zip(key.clone())?;
-    Some(tls::Identity { certificate, key })
 }
 
 /// How the configuration wants consumers to be notified. `own` are the addresses that this instance listens on.
@@ -312,7 +307,7 @@ pub fn notify_settings(config: &Config, own: Vec<SocketAddr>) -> anyhow::Result<
         connections_max: usize::try_from(*connections_max)?,
         calls_per_target_max: usize::try_from(*calls_per_target_max)?,
         ca: ca.clone(),
-        identity: identity(certificate, key),
+        identity: tls::Identity::of(certificate, key),
         breaker: notify::BreakerSettings { probe_max, ..defaults.breaker },
         ..defaults
     })

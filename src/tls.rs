@@ -3,10 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::{self, AlertDescription, CertificateError, ClientConfig, RootCertStore};
 
 /// A client certificate, as PEM files.
@@ -15,6 +17,14 @@ pub struct Identity {
     /// The certificate, followed by its chain.
     pub certificate: PathBuf,
     pub key: PathBuf,
+}
+
+impl Identity {
+    /// `None` unless both are there.
+    pub fn of(certificate: &Option<PathBuf>, key: &Option<PathBuf>) -> Option<Self> {
+        let (certificate, key) = certificate.clone().zip(key.clone())?;
+        Some(Self { certificate, key })
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -119,9 +129,26 @@ pub fn failure(error: &std::io::Error, authorities: Authorities) -> Option<&'sta
     })
 }
 
-/// The peer speaks none of the protocols that were offered.
-pub fn is_no_protocol(error: &std::io::Error) -> bool {
-    matches!(tls_error(error), Some(rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol)))
+/// Why a connection does not speak HTTP/2 through TLS.
+#[derive(Debug)]
+pub enum NoHttp2 {
+    /// The peer speaks other protocols, or does not say which.
+    NotAgreed,
+    Handshake(std::io::Error),
+}
+
+/// Shakes hands over a socket, and sees to it that HTTP/2 was agreed on. `connector` offers it.
+pub async fn over<S>(connector: &TlsConnector, name: ServerName<'static>, socket: S) -> Result<TlsStream<S>, NoHttp2>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    const NO_PROTOCOL: rustls::Error = rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol);
+    match connector.connect(name, socket).await {
+        Ok(stream) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => Ok(stream),
+        Ok(_) => Err(NoHttp2::NotAgreed),
+        Err(error) if tls_error(&error) == Some(&NO_PROTOCOL) => Err(NoHttp2::NotAgreed),
+        Err(error) => Err(NoHttp2::Handshake(error)),
+    }
 }
 
 /// The library's error behind one of a connection.

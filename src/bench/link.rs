@@ -22,7 +22,7 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use super::args::Args;
 use super::message::Wrong;
 use super::{Error, single_threaded};
-use crate::tls::{self, Authorities, TlsError};
+use crate::tls::{self, Authorities, Identity, NoHttp2, TlsError};
 
 /// Real consumers give up after a few seconds; what takes longer counts as no answer.
 pub(super) const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
@@ -97,8 +97,7 @@ impl Target {
 
 impl Tls {
     fn new(host: &str, args: &Args) -> Result<Self, TlsError> {
-        let identity = args.certificate.clone().zip(args.key.clone());
-        let identity = identity.map(|(certificate, key)| tls::Identity { certificate, key });
+        let identity = Identity::of(&args.certificate, &args.key);
         let connector = tls::connector(args.ca.as_deref(), identity.as_ref(), &[b"h2"])?;
         let name = host.trim_start_matches('[').trim_end_matches(']').to_owned();
         let name = ServerName::try_from(name).map_err(|_| TlsError::Unnamed { host: host.to_owned() })?;
@@ -106,16 +105,12 @@ impl Tls {
     }
 
     async fn over(&self, socket: TcpStream) -> Result<TlsStream<TcpStream>, NoConnection> {
-        let stream = self.connector.connect(self.name.clone(), socket).await.map_err(|error| {
-            if tls::is_no_protocol(&error) {
-                return NoConnection::NotHttp2;
+        tls::over(&self.connector, self.name.clone(), socket).await.map_err(|failure| match failure {
+            NoHttp2::NotAgreed => NoConnection::NotHttp2,
+            NoHttp2::Handshake(error) => {
+                tls::failure(&error, Authorities::Bench).map_or(NoConnection::Socket(error), NoConnection::Tls)
             }
-            tls::failure(&error, Authorities::Bench).map_or(NoConnection::Socket(error), NoConnection::Tls)
-        })?;
-        if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
-            return Err(NoConnection::NotHttp2);
-        }
-        Ok(stream)
+        })
     }
 }
 

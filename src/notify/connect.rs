@@ -22,8 +22,8 @@ use super::policy::Policy;
 use super::resolve::Resolve;
 use super::settings::ConnectionLimits;
 use super::target::Origin;
-use super::tls;
 use crate::network::{Network, Socket};
+use crate::tls::{self, Authorities, NoHttp2};
 
 pub(super) type Sender = SendRequest<Full<Bytes>>;
 pub(super) type Driver = http2::Connection<TokioIo<Heard>, Full<Bytes>, Tasks>;
@@ -114,11 +114,10 @@ impl Connector {
     ) -> Result<tokio_rustls::client::TlsStream<Box<dyn Socket>>, Failure> {
         let name = ServerName::try_from(origin.host().to_owned());
         let name = name.map_err(|_| Failure::Tls("no certificate can name this host"))?;
-        let stream = self.tls.connect(name, socket).await.map_err(|error| tls::failure(&error))?;
-        if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
-            return Err(Failure::NotHttp2);
-        }
-        Ok(stream)
+        tls::over(&self.tls, name, socket).await.map_err(|failure| match failure {
+            NoHttp2::NotAgreed => Failure::NotHttp2,
+            NoHttp2::Handshake(error) => tls::failure(&error, Authorities::Notify).map_or(Failure::Lost, Failure::Tls),
+        })
     }
 
     /// The first address that answers, each given an equal share of the time that is left.

@@ -30,7 +30,6 @@ pub mod resolve;
 pub mod retry;
 mod settings;
 mod target;
-mod tls;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
