@@ -48,6 +48,12 @@ async fn run(args: bench::Args) -> Report {
     tokio::task::spawn_blocking(move || bench::run(&args)).await.unwrap().unwrap()
 }
 
+/// What the program says of a run that there is none of.
+async fn refused(args: bench::Args) -> String {
+    let error = tokio::task::spawn_blocking(move || bench::run(&args)).await.unwrap().unwrap_err();
+    format!("{:#}", anyhow::Error::from(error))
+}
+
 async fn serve(router: Router) -> Running {
     Running::serve(Settings::default(), None, router).await
 }
@@ -135,10 +141,9 @@ async fn what_a_run_needs_can_be_provisioned_and_is_credited_once() {
 #[tokio::test]
 async fn what_cannot_be_played_is_said_at_once() {
     let running = serve(charging_function(|_| async { None })).await;
-    let args = args(&running, "--subscribers 2 --open-sessions 31");
-    let error = tokio::task::spawn_blocking(move || bench::run(&args)).await.unwrap().unwrap_err();
-    assert_eq!(error.to_string(), "--subscribers 2: 31 sessions at once need at least 3");
-    let args = self::args(&running, "--scenario update --first-subscriber msisdn-1");
+    let error = refused(args(&running, "--subscribers 2 --open-sessions 31")).await;
+    assert_eq!(error, "--subscribers 2: 31 sessions at once need at least 3");
+    let args = args(&running, "--scenario update --first-subscriber msisdn-1");
     assert!(tokio::task::spawn_blocking(move || bench::run(&args)).await.unwrap().is_err());
 }
 
@@ -146,9 +151,8 @@ async fn what_cannot_be_played_is_said_at_once() {
 async fn a_run_whose_sessions_cannot_be_opened_ends_with_the_reason() {
     let world = World::new().await;
     let running = serve(world.router()).await;
-    let args = args(&running, "--scenario update --first-subscriber imsi-999990000000001");
-    let error = tokio::task::spawn_blocking(move || bench::run(&args)).await.unwrap().unwrap_err();
-    assert_eq!(error.to_string(), "no session can be opened: status 404 Not Found");
+    let error = refused(args(&running, "--scenario update --first-subscriber imsi-999990000000001")).await;
+    assert_eq!(error, "no session can be opened: status 404 Not Found");
 }
 
 // ---- TLS ----
@@ -177,8 +181,8 @@ async fn a_target_behind_tls_is_played_with_the_certificate_that_it_asks_for() {
     let unknown = format!("--scenario update --ca {}", ca.display());
     let error = refused(args_at(&url, &unknown)).await;
     assert_eq!(error, "no session can be opened: connection or stream ended before the answer");
-    let others = Authority::new().file(tempfile::tempdir().unwrap().keep().as_path());
-    let error = refused(args_at(&url, &show(&client, &others))).await;
+    let others = tempfile::tempdir().unwrap();
+    let error = refused(args_at(&url, &show(&client, &Authority::new().file(others.path())))).await;
     assert_eq!(error, format!("cannot connect to {url}/: the certificate's issuer is not among those of --ca"));
     let elsewhere = url.replace("127.0.0.1", "localhost");
     let error = refused(args_at(&elsewhere, &show(&client, &ca))).await;
@@ -213,11 +217,6 @@ async fn a_target_that_speaks_no_http2_is_said_at_once() {
         let error = refused(args_at(&url, &format!("--ca {}", ca.display()))).await;
         assert_eq!(error, format!("cannot connect to {url}/: the target does not agree to HTTP/2"));
     }
-}
-
-async fn refused(args: bench::Args) -> String {
-    let error = tokio::task::spawn_blocking(move || bench::run(&args)).await.unwrap().unwrap_err();
-    format!("{:#}", anyhow::Error::from(error))
 }
 
 // ---- How it is counted ----
