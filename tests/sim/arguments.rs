@@ -7,7 +7,7 @@
 use bytes::Bytes;
 
 use super::chance::Chance;
-use super::redis::tests::LIBRARIES;
+use super::redis::tests::{LIBRARIES, living, versioned};
 use super::redis::{Deployment, Flavour, Outcome, Reply, ServerId, Session, Settings, Topology};
 
 const KEYS: u64 = 8;
@@ -49,7 +49,7 @@ fn a_call_that_is_refused_has_written_nothing() {
                     assert!(is_as_before, "seed {seed}: {error} after a write: {call:?}");
                     counts.refused += 1;
                 }
-                Reply::Array(current) if call[1] == "nchf_commit_2" => {
+                Reply::Array(current) if call[1] == "nchf_commit_3" => {
                     assert!(is_as_before, "seed {seed}: {current:?} after a write: {call:?}");
                     counts.conflicts += 1;
                 }
@@ -115,12 +115,11 @@ impl World {
     }
 
     fn commit(&mut self) -> Vec<Bytes> {
-        const VERSIONS: [&[u8]; 4] = [b"", b"\0\0\0\0\0\0\0\x01", b"\0\0\0\0\0\0\0\x02", b"short"];
+        const VERSIONS: [&[u8]; 4] = [b"", b"\0\0\0\0\0\0\0\x01", b"\0\0\0\0\0\0\0\x02", b"document"];
         const LIVES: [i64; 4] = [1, 1000, 86_400_000, i64::MAX / 2];
         const SCORES: [i64; 5] = [0, -1, 1_768_474_800_000, i64::MAX, i64::MIN];
         let keys = self.some_keys(5);
-        let (mut checks, mut expected) = (Vec::new(), Vec::<Bytes>::new());
-        let (mut writes, mut values) = (Vec::new(), Vec::<Bytes>::new());
+        let (mut checks, mut writes, mut values) = (Vec::new(), Vec::new(), Vec::<Bytes>::new());
         for at in 1..=u8::try_from(keys.len()).unwrap() {
             let step = |letter: u8| [letter, 0, at];
             let number = |number: &i64| Bytes::from(number.to_string());
@@ -136,17 +135,18 @@ impl World {
                 checks.extend(step(check));
             }
             if check.is_none() && (letter == b'v' || self.chance.permille(300)) {
-                checks.extend(step(b'v'));
-                expected.push(Bytes::from_static(self.chance.one_of::<&[u8]>(&VERSIONS)));
+                checks.extend(versioned([0, at], self.chance.one_of::<&[u8]>(&VERSIONS)));
             }
             if letter == b'v' {
                 continue;
             }
-            writes.extend(step(letter));
+            match letter {
+                b'P' => writes.extend(living([0, at], &self.chance.one_of(&LIVES).to_string())),
+                _ => writes.extend(step(letter)),
+            }
             let value = Bytes::from_static(b"\0\0\0\0\0\0\0\x02another");
             match letter {
-                b'S' | b'A' | b'X' => values.push(value),
-                b'P' => values.extend([value, number(self.chance.one_of(&LIVES))]),
+                b'S' | b'P' | b'A' | b'X' => values.push(value),
                 b'Z' => values.extend([number(self.chance.one_of(&SCORES)), "member".into()]),
                 b'M' => values.push("member".into()),
                 b'H' => values.extend(["field".into(), value]),
@@ -154,13 +154,11 @@ impl World {
                 _ => {}
             }
         }
-        let head = ["FCALL", "nchf_commit_2"].map(Bytes::from);
+        let head = ["FCALL", "nchf_commit_3"].map(Bytes::from);
         let count = Bytes::from(keys.len().to_string());
         let keys = keys.into_iter().map(Bytes::from);
         let mut call: Vec<_> = head.into_iter().chain([count]).chain(keys).collect();
-        call.push(checks.into());
-        call.extend(expected);
-        call.push(writes.into());
+        call.push([checks, writes].concat().into());
         call.extend(values);
         call
     }

@@ -41,10 +41,16 @@ const MIGRATIONS: &[Migration] = &[
         needs: 2,
         source: include_str!("../../../migrations-redis/0002_packed_index.lua"),
     },
+    Migration {
+        number: 3,
+        name: "one_list",
+        needs: 2,
+        source: include_str!("../../../migrations-redis/0003_one_list.lua"),
+    },
 ];
 
 /// The libraries that this program calls.
-const LIBRARIES: &[&str] = &["nchf_1", "nchf_2"];
+const LIBRARIES: &[&str] = &["nchf_1", "nchf_3"];
 
 /// The lock outlives a step many times, and a dead holder not for long.
 const LOCK_MILLIS: u64 = 10_000;

@@ -1,8 +1,9 @@
 //! A call of the commit function: which keys, what to check, what to write. The other side is
-//! `migrations-redis/0002_packed_index.lua`.
+//! `migrations-redis/0003_one_list.lua`.
 //!
-//! Few arguments make a cheap call: what is checked and what is written stands in two short strings, a letter and the
-//! two-byte position of a key each, and a document travels with its version in front, as it is stored.
+//! Few arguments make a cheap call: what is checked and what is written stands in one short string, a letter and the
+//! two-byte position of a key each, with the version that is expected or how long a document lives; and a document
+//! travels with its version in front, as it is stored.
 
 use std::io::Write;
 
@@ -26,7 +27,6 @@ pub struct KeyAt(u16);
 pub struct Steps<'a> {
     keys: Vec<String>,
     checks: Vec<u8>,
-    expected: Vec<Version>,
     writes: Vec<u8>,
     values: Vec<Value<'a>>,
 }
@@ -129,8 +129,13 @@ impl<'a> Steps<'a> {
     /// The document there must have this version. On a conflict, documents are answered in the order of these calls.
     pub fn expect(&mut self, key: String, version: Version) -> KeyAt {
         let at = self.key(key);
-        step(&mut self.checks, b'v', at);
-        self.expected.push(version);
+        match version {
+            Version::ABSENT => step(&mut self.checks, b'n', at),
+            Version(number) => {
+                step(&mut self.checks, b'v', at);
+                self.checks.extend(number.to_be_bytes());
+            }
+        }
         at
     }
 
@@ -141,8 +146,8 @@ impl<'a> Steps<'a> {
     }
 
     pub fn set_for(&mut self, at: KeyAt, version: Version, document: &'a [u8], lives_for: Span) {
-        step(&mut self.writes, b'P', at);
-        self.values.extend([Value::Document(version, document), life(lives_for)]);
+        self.living(at, lives_for);
+        self.values.push(Value::Document(version, document));
     }
 
     pub fn delete(&mut self, at: KeyAt) {
@@ -152,9 +157,11 @@ impl<'a> Steps<'a> {
     /// Writes bytes without a version, over whatever is there.
     pub fn put(&mut self, key: String, bytes: &'a [u8], lives_for: Option<Span>) {
         let at = self.key(key);
-        step(&mut self.writes, if lives_for.is_some() { b'P' } else { b'S' }, at);
+        match lives_for {
+            Some(lives_for) => self.living(at, lives_for),
+            None => step(&mut self.writes, b'S', at),
+        }
         self.values.push(Value::Bytes(bytes));
-        self.values.extend(lives_for.map(life));
     }
 
     /// Appends to a list.
@@ -193,15 +200,8 @@ impl<'a> Steps<'a> {
 
     pub fn call(&self) -> Cmd {
         let mut cmd = redis::cmd("FCALL");
-        cmd.arg("nchf_commit_2").arg(self.keys.len());
-        cmd.arg(&self.keys).arg(self.checks.as_slice());
-        for version in &self.expected {
-            match *version {
-                Version::ABSENT => cmd.arg(""),
-                Version(number) => cmd.arg(&number.to_be_bytes()),
-            };
-        }
-        cmd.arg(self.writes.as_slice()).arg(&self.values);
+        cmd.arg("nchf_commit_3").arg(self.keys.len());
+        cmd.arg(&self.keys).arg([&*self.checks, &*self.writes].concat()).arg(&self.values);
         cmd
     }
 
@@ -237,6 +237,14 @@ impl<'a> Steps<'a> {
         }
     }
 
+    /// A write of something that lives for a while.
+    fn living(&mut self, at: KeyAt, lives_for: Span) {
+        step(&mut self.writes, b'P', at);
+        let millis = life_millis(lives_for).to_string();
+        self.writes.push(millis.len() as u8);
+        self.writes.extend(millis.as_bytes());
+    }
+
     /// A write that fails on a key of another type. As the very first write it is its own check, which saves the usual
     /// commit one command; any other is checked beforehand, because by then something was written.
     fn typed(&mut self, check: u8, write: u8, key: String) {
@@ -261,10 +269,6 @@ fn step(steps: &mut Vec<u8>, letter: u8, KeyAt(at): KeyAt) {
 /// Redis refuses a life of nothing; a millisecond is the shortest it knows.
 pub fn life_millis(span: Span) -> i64 {
     span.millis().max(1)
-}
-
-fn life(span: Span) -> Value<'static> {
-    Value::Number(life_millis(span))
 }
 
 impl ToRedisArgs for Value<'_> {

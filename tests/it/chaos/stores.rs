@@ -20,7 +20,7 @@ pub enum Stores {
 /// So that a server that is killed has everything when it comes back.
 const KEPT: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
 
-const FUNCTIONS: &str = include_str!("../../../migrations-redis/0002_packed_index.lua");
+const FUNCTIONS: &str = include_str!("../../../migrations-redis/0003_one_list.lua");
 
 impl Stores {
     pub fn start(topology: &str, program: &Program) -> Self {
@@ -244,7 +244,7 @@ impl Stores {
                 wait_for("the functions", || master.try_ask(&["FUNCTION", "LOAD", "REPLACE", source]).is_ok());
             }
             // In a cluster all but one of them point at the one that has the key.
-            let _noted = master.try_ask(&["HSET", "nchf:migrations", "3", &record]);
+            let _noted = master.try_ask(&["HSET", "nchf:migrations", "4", &record]);
         }
     }
 

@@ -300,14 +300,14 @@ async fn a_store_of_another_partition_count_is_refused() {
 async fn a_store_that_needs_a_newer_program_is_refused_and_one_that_does_not_is_served() {
     let server = Server::redis(&[]);
     open(&server).await;
-    server.ask(&["HSET", "nchf:migrations", "3", "2 0123456789abcdef adds_something"]);
+    server.ask(&["HSET", "nchf:migrations", "4", "2 0123456789abcdef adds_something"]);
     open(&server).await;
     let status = Migrations::of(&settings(&server)).unwrap().status().await.unwrap();
     let states: Vec<State> = status.iter().map(|status| status.state).collect();
-    assert_eq!(states, [State::Applied, State::Applied, State::Unknown]);
-    assert_eq!(&*status[2].name, "0003_adds_something");
+    assert_eq!(states, [State::Applied, State::Applied, State::Applied, State::Unknown]);
+    assert_eq!(&*status[3].name, "0004_adds_something");
 
-    server.ask(&["HSET", "nchf:migrations", "4", "3 0123456789abcdef takes_something_away"]);
+    server.ask(&["HSET", "nchf:migrations", "5", "4 0123456789abcdef takes_something_away"]);
     let error = refusal(RedisStore::open(settings(&server)).await);
     assert!(error.contains("newer") && error.contains("takes_something_away"), "{error}");
 }
@@ -323,7 +323,7 @@ async fn migrations_say_where_a_store_stands() {
     assert!(server.keys().is_empty(), "asking changes nothing");
 
     let names: Vec<String> = migrations.up().await.unwrap().into_iter().map(String::from).collect();
-    assert_eq!(names, ["0001_commit_function", "0002_packed_index"]);
+    assert_eq!(names, ["0001_commit_function", "0002_packed_index", "0003_one_list"]);
     assert!(migrations.up().await.unwrap().is_empty(), "a second time changes nothing");
     migrations.verify().await.unwrap();
     assert_eq!(server.keys(), ["nchf:format", "nchf:migrations"], "the lock is given back");
@@ -340,10 +340,10 @@ async fn migrations_say_where_a_store_stands() {
 async fn a_store_from_before_the_newest_migration_is_brought_up_to_it() {
     let server = Server::redis(&[]);
     let store = open(&server).await;
-    server.ask(&["FUNCTION", "DELETE", "nchf_2"]);
-    server.ask(&["HDEL", "nchf:migrations", "2"]);
+    server.ask(&["FUNCTION", "DELETE", "nchf_3"]);
+    server.ask(&["HDEL", "nchf:migrations", "3"]);
     let by_hand = Settings { migrate: false, ..settings(&server) };
-    assert!(refusal(RedisStore::open(by_hand).await).contains("0002_packed_index"));
+    assert!(refusal(RedisStore::open(by_hand).await).contains("0003_one_list"));
     open(&server).await;
     store.commit(&usual_update(&store, 7, 0)).await.unwrap();
     Migrations::of(&settings(&server)).unwrap().verify().await.unwrap();

@@ -195,7 +195,7 @@ struct Commits {
 
 impl Commits {
     fn count(&mut self, command: &[Bytes], reply: &Reply) {
-        if command.get(1).is_some_and(|function| function == "nchf_commit_2") {
+        if command.get(1).is_some_and(|function| function == "nchf_commit_3") {
             match reply {
                 Reply::Int(1) => self.made += 1,
                 Reply::Array(_) => self.conflicts += 1,

@@ -8,8 +8,19 @@ use super::*;
 /// By their names.
 pub const LIBRARIES: [(&str, &str); 2] = [
     ("nchf_1", include_str!("../../../migrations-redis/0001_commit_function.lua")),
-    ("nchf_2", include_str!("../../../migrations-redis/0002_packed_index.lua")),
+    ("nchf_3", include_str!("../../../migrations-redis/0003_one_list.lua")),
 ];
+
+/// The commit function's check that a document has this version or, where that is empty, that there is none.
+pub fn versioned(at: [u8; 2], version: &[u8]) -> Vec<u8> {
+    let letter: &[u8] = if version.is_empty() { b"n" } else { b"v" };
+    [letter, &at, version].concat()
+}
+
+/// The commit function's write of what lives for so many milliseconds.
+pub fn living(at: [u8; 2], millis: &str) -> Vec<u8> {
+    [b"P", &at[..], &[millis.len() as u8], millis.as_bytes()].concat()
+}
 
 pub fn words<'w>(words: impl IntoIterator<Item = &'w str>) -> Vec<Bytes> {
     words.into_iter().map(|word| Bytes::copy_from_slice(word.as_bytes())).collect()
@@ -52,21 +63,10 @@ fn the_functions_work() {
     let (mut of, mut session) = standalone(Flavour::Redis70);
     let reply = of.execute(
         &mut session,
-        vec![
-            "FCALL",
-            "nchf_commit_2",
-            "2",
-            "{a}a",
-            "{a}j",
-            "v\0\x01",
-            "",
-            "A\0\x02S\0\x01",
-            "entry",
-            "\0\0\0\0\0\0\0\x01doc",
-        ]
-        .into_iter()
-        .map(Bytes::from)
-        .collect(),
+        vec!["FCALL", "nchf_commit_3", "2", "{a}a", "{a}j", "n\0\x01A\0\x02S\0\x01", "entry", "\0\0\0\0\0\0\0\x01doc"]
+            .into_iter()
+            .map(Bytes::from)
+            .collect(),
         0,
     );
     assert_eq!(reply, Outcome::Reply(Reply::Int(1)));
@@ -154,7 +154,7 @@ fn a_call_that_answers_an_error_has_written_nothing() {
         let is_same = world.of.state_digest(A) == before;
         assert!(is_same || !reply.is_error(), "{call:?}: {reply:?}");
         // Nor has a conflict, which answers documents.
-        assert!(is_same || call[1] != "nchf_commit_2" || reply == Reply::Int(1), "{call:?}: {reply:?}");
+        assert!(is_same || call[1] != "nchf_commit_3" || reply == Reply::Int(1), "{call:?}: {reply:?}");
         *if reply.is_error() { &mut refused } else { &mut made } += 1;
     }
     assert!(refused > 3000 && made > 3000, "{refused} refused, {made} made");

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::super::tests::{living, versioned};
 use super::{Deployment, Flavour};
 use crate::splitmix::{SplitMix, mixed};
 
@@ -276,7 +277,12 @@ impl Generator {
     }
 
     fn lived(&mut self) -> Word {
-        Word::text(self.chance.pick(&["100000000", "7000000000", "50000000", "0", "-5"]))
+        Word::text(self.life())
+    }
+
+    /// Milliseconds: more than a test takes, or such that are refused.
+    fn life(&mut self) -> &'static str {
+        self.chance.pick(&["100000000", "7000000000", "50000000", "0", "-5"])
     }
 
     fn several(&mut self, one: fn(&mut Self) -> Word) -> Vec<Word> {
@@ -520,23 +526,27 @@ impl Generator {
     fn commit(&mut self) -> Vec<Word> {
         let keys: Vec<Word> =
             (0..=self.chance.below(6)).map(|_| self.key(&["s", "s", "l", "z", "h", "x", "x"])).collect();
-        let (mut checks, mut writes) = (Vec::new(), Vec::new());
-        let (mut expected, mut values) = (Vec::new(), Vec::new());
+        let (mut checks, mut writes, mut values) = (Vec::new(), Vec::new(), Vec::new());
         for (key, at) in keys.iter().zip(1_u16..) {
             let [high, low] =
                 if self.chance.is_one_in(60) { [0, self.chance.below(9) as u8] } else { at.to_be_bytes() };
             let kind = if self.chance.is_one_in(25) { self.chance.below(256) as u8 } else { key.real[0] };
             match kind {
                 b's' => {
-                    checks.extend([b'v', high, low]);
-                    expected.push(if self.chance.is_one_in(3) { Word::text("") } else { Word::same(self.version()) });
-                    let write = self.chance.pick(&["S", "P", "D", ""]);
-                    match write {
-                        "S" => values.push(self.document()),
-                        "P" => values.extend([self.document(), self.lived()]),
+                    let version = if self.chance.is_one_in(3) { Vec::new() } else { self.version() };
+                    checks.extend(versioned([high, low], &version));
+                    match self.chance.pick(&["S", "P", "D", ""]) {
+                        "S" => {
+                            writes.extend([b'S', high, low]);
+                            values.push(self.document());
+                        }
+                        "P" => {
+                            writes.extend(living([high, low], self.life()));
+                            values.push(self.document());
+                        }
+                        "D" => writes.extend([b'D', high, low]),
                         _ => {}
                     }
-                    writes.extend(write.bytes().flat_map(|letter| [letter, high, low]));
                 }
                 b'l' => {
                     self.check(&mut checks, b'l', [high, low]);
@@ -583,11 +593,9 @@ impl Generator {
         if self.chance.is_one_in(40) {
             writes.pop();
         }
-        let mut call = vec![Word::text("FCALL"), Word::text("nchf_commit_2"), Word::text(&keys.len().to_string())];
+        let mut call = vec![Word::text("FCALL"), Word::text("nchf_commit_3"), Word::text(&keys.len().to_string())];
         call.extend(keys);
-        call.push(Word::same(checks));
-        call.extend(expected);
-        call.push(Word::same(writes));
+        call.push(Word::same([checks, writes].concat()));
         call.extend(values);
         call
     }
@@ -596,7 +604,7 @@ impl Generator {
     /// value is one that its command takes. Only what lies under the keys may be anything.
     pub fn sound_commit(&mut self) -> Vec<Bytes> {
         let mut keys: Vec<&str> = vec!["s0", "s1", "l0", "l1", "z0", "z1", "x0", "y0", "h0", "q0", "q1"];
-        let (mut checks, mut writes, mut expected, mut values) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut checks, mut writes, mut values) = (Vec::new(), Vec::new(), Vec::new());
         let mut used = Vec::new();
         for at in 1..=1 + self.chance.below(7) as u16 {
             let [high, low] = at.to_be_bytes();
@@ -616,8 +624,8 @@ impl Generator {
                     values.push(self.document().real);
                 }
                 2 => {
-                    write(b'P', None);
-                    values.extend([self.document().real, "100000000".into()]);
+                    writes.extend(living([high, low], "100000000"));
+                    values.push(self.document().real);
                 }
                 3 => {
                     write(b'A', Some(b'l'));
@@ -644,17 +652,14 @@ impl Generator {
                     values.push(self.member().real);
                 }
                 _ => {
-                    checks.extend([b'v', high, low]);
                     let version = if self.chance.is_one_in(2) { Vec::new() } else { self.version() };
-                    expected.push(Bytes::from(version));
+                    checks.extend(versioned([high, low], &version));
                 }
             }
         }
-        let mut call = vec!["FCALL".into(), "nchf_commit_2".into(), used.len().to_string().into()];
+        let mut call = vec!["FCALL".into(), "nchf_commit_3".into(), used.len().to_string().into()];
         call.extend(used.into_iter().map(Bytes::from));
-        call.push(checks.into());
-        call.extend(expected);
-        call.push(writes.into());
+        call.push([checks, writes].concat().into());
         call.extend(values);
         call
     }
@@ -683,7 +688,7 @@ impl Generator {
 fn has_short_life(command: &[Word]) -> bool {
     let expires = ["PEXPIRE", "SET", "FCALL"].iter().any(|name| command[0].real.eq_ignore_ascii_case(name.as_bytes()));
     let numbers = command[1..].iter().filter_map(|word| std::str::from_utf8(&word.real).ok()?.parse::<f64>().ok());
-    let is_commit = command.get(1).is_none_or(|name| name.real == "nchf_commit_2");
+    let is_commit = command.get(1).is_none_or(|name| name.real == "nchf_commit_3");
     // How many keys a call names is no time.
     let allowed = usize::from(is_commit);
     expires

@@ -270,7 +270,7 @@ fn waits(side: &mut dyn Side) -> Vec<String> {
     side.say((0, 0), "ZADD z 1 m");
     let mut facts = vec![side.told((0, 0), "WAIT 1 2000")];
     side.pause(1);
-    let touch = words(["FCALL", "nchf_commit_2", "1", "w", "", "S\0\x01", ""]);
+    let touch = words(["FCALL", "nchf_commit_3", "1", "w", "S\0\x01", ""]);
     let steps: &[(usize, &str)] = &[
         (1, ""),
         (0, "GET k"),
