@@ -37,6 +37,7 @@
 //! 170). A field of a hash cannot end by itself: the entry of a session that has closed moves to a key of its own. An
 //! entry on a shelf counts, whatever lies under that key.
 
+use std::fmt::{self, Write};
 use std::sync::LazyLock;
 
 use crate::charging::ids::ChargingDataRef;
@@ -80,7 +81,7 @@ pub fn slot(partition: Partition) -> Slot {
 }
 
 pub fn account(key: AccountKey) -> String {
-    format!("nchf{{{}}}a:{key}", tag(key.partition()))
+    of(key.partition(), format_args!("a:{key}"))
 }
 
 /// The account whose document has this name; `None` for a name of anything else.
@@ -90,7 +91,7 @@ pub fn account_in(name: &str) -> Option<&str> {
 }
 
 pub fn session(partition: Partition, key: &ChargingDataRef) -> String {
-    format!("nchf{{{}}}s:{key}", tag(partition))
+    of(partition, format_args!("s:{key}"))
 }
 
 /// The session whose document has this name; `None` for a name of anything else.
@@ -100,20 +101,20 @@ pub fn session_in(name: &str) -> Option<&str> {
 }
 
 pub fn session_journal(partition: Partition, key: &ChargingDataRef) -> String {
-    format!("nchf{{{}}}j:{key}", tag(partition))
+    of(partition, format_args!("j:{key}"))
 }
 
 pub fn account_journal(key: AccountKey) -> String {
-    format!("nchf{{{}}}l:{key}", tag(key.partition()))
+    of(key.partition(), format_args!("l:{key}"))
 }
 
 pub fn index(partition: Partition, key: IndexKey) -> String {
-    format!("nchf{{{}}}i:{key}", tag(partition))
+    of(partition, format_args!("i:{key}"))
 }
 
 /// Where an index entry stands that stays.
 pub fn index_shelf(partition: Partition, key: IndexKey) -> String {
-    format!("nchf{{{}}}p:{:x}", tag(partition), key.0 >> (u128::BITS - SHELVES.ilog2()))
+    of(partition, format_args!("p:{:x}", key.0 >> (u128::BITS - SHELVES.ilog2())))
 }
 
 /// Which one it is there.
@@ -122,12 +123,12 @@ pub fn index_field(key: IndexKey) -> [u8; 16] {
 }
 
 pub fn timers(partition: Partition) -> String {
-    format!("nchf{{{}}}t", tag(partition))
+    of(partition, format_args!("t"))
 }
 
 /// `shelf` is below [`SHELVES`].
 pub fn open(partition: Partition, shelf: u8) -> String {
-    format!("nchf{{{}}}o:{shelf:x}", tag(partition))
+    of(partition, format_args!("o:{shelf:x}"))
 }
 
 pub fn open_of(key: AccountKey) -> String {
@@ -141,11 +142,11 @@ pub fn shelf(account_score: i64) -> u8 {
 }
 
 pub fn closed(partition: Partition) -> String {
-    format!("nchf{{{}}}c", tag(partition))
+    of(partition, format_args!("c"))
 }
 
 pub fn closed_of(key: AccountKey) -> String {
-    format!("nchf{{{}}}k:{key}", tag(key.partition()))
+    of(key.partition(), format_args!("k:{key}"))
 }
 
 pub fn outbox(partition: Partition, queue: Queue) -> String {
@@ -153,14 +154,14 @@ pub fn outbox(partition: Partition, queue: Queue) -> String {
         Queue::Records => 'x',
         Queue::Notifications => 'y',
     };
-    format!("nchf{{{}}}{name}", tag(partition))
+    of(partition, format_args!("{name}"))
 }
 
 /// As [`touched`], beside [`FORMAT`].
 pub const FORMAT_TOUCHED: &str = "nchf{nchf:format}w";
 
 pub fn touched(partition: Partition) -> String {
-    format!("nchf{{{}}}w", tag(partition))
+    of(partition, format_args!("w"))
 }
 
 /// As [`touched`], beside a reference.
@@ -173,7 +174,7 @@ pub fn lease(what: &str) -> String {
 }
 
 pub fn reference(kind: ReferenceKind, id: &str) -> String {
-    format!("nchf{{{}}}r:{}:{id}", tag(reference_home(id)), kind_name(kind))
+    of(reference_home(id), format_args!("r:{}:{id}", kind_name(kind)))
 }
 
 /// The ids that live in the same home as `id`.
@@ -183,7 +184,7 @@ pub fn references_beside(kind: ReferenceKind, id: &str) -> String {
 
 /// What the deleted documents that lived in the same home as `id` have left.
 pub fn deleted_beside(kind: ReferenceKind, id: &str) -> String {
-    format!("nchf{{{}}}d:{}", tag(reference_home(id)), kind_name(kind))
+    of(reference_home(id), format_args!("d:{}", kind_name(kind)))
 }
 
 /// Where all ids of a kind are found.
@@ -200,7 +201,7 @@ pub fn account_score(key: AccountKey) -> i64 {
 const SCORE_OFFSET: i64 = 1 << 53;
 
 fn references(kind: ReferenceKind, home: Partition) -> String {
-    format!("nchf{{{}}}n:{}", tag(home), kind_name(kind))
+    of(home, format_args!("n:{}", kind_name(kind)))
 }
 
 fn reference_home(id: &str) -> Partition {
@@ -221,6 +222,17 @@ fn kind_name(kind: ReferenceKind) -> &'static str {
         ReferenceKind::ExportState => "export",
     }
 }
+
+/// A key of the partition.
+fn of(partition: Partition, rest: fmt::Arguments<'_>) -> String {
+    let mut name = String::with_capacity(USUAL_LENGTH);
+    // Into memory, which takes everything.
+    let _ = write!(name, "nchf{{{}}}{rest}", tag(partition));
+    name
+}
+
+/// Room for the name of a session, so that it is not moved while it is written.
+const USUAL_LENGTH: usize = 64;
 
 fn tag(partition: Partition) -> &'static str {
     // Ids from elsewhere never get here: a partition is the remainder of a division by PARTITIONS.

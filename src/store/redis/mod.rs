@@ -31,7 +31,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use redis::{Value, cmd};
+use redis::{Cmd, Value, cmd};
 
 pub use self::address::Topology;
 use self::connect::Links;
@@ -535,8 +535,9 @@ impl Store for RedisStore {
 
     async fn load(&self, load: &Load) -> Result<Snapshot, Error> {
         let partition = load.account.partition();
-        let mut get = cmd("MGET");
-        get.arg(keys::account(load.account));
+        // What usually is loaded: it is not moved while it is written.
+        let mut get = Cmd::with_capacity(3, 128);
+        get.arg("MGET").arg(keys::account(load.account));
         if let Some(key) = &load.session {
             get.arg(keys::session(partition, key));
         }

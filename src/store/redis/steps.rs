@@ -8,6 +8,7 @@
 use std::io::Write;
 
 use redis::{Cmd, RedisWrite, ToRedisArgs};
+use smallvec::SmallVec;
 
 use super::keys;
 use crate::charging::time::Span;
@@ -26,10 +27,13 @@ pub struct KeyAt(u16);
 #[derive(Default)]
 pub struct Steps<'a> {
     keys: Vec<String>,
-    checks: Vec<u8>,
-    writes: Vec<u8>,
+    checks: List,
+    writes: List,
     values: Vec<Value<'a>>,
 }
+
+/// Room in place for what a usual commit checks, or writes.
+type List = SmallVec<[u8; 32]>;
 
 enum Value<'a> {
     Document(Version, &'a [u8]),
@@ -133,7 +137,7 @@ impl<'a> Steps<'a> {
             Version::ABSENT => step(&mut self.checks, b'n', at),
             Version(number) => {
                 step(&mut self.checks, b'v', at);
-                self.checks.extend(number.to_be_bytes());
+                self.checks.extend_from_slice(&number.to_be_bytes());
             }
         }
         at
@@ -199,8 +203,9 @@ impl<'a> Steps<'a> {
     }
 
     pub fn call(&self) -> Cmd {
-        let mut cmd = redis::cmd("FCALL");
-        cmd.arg("nchf_commit_3").arg(self.keys.len());
+        // What a usual commit takes: it is not moved while it is written.
+        let mut cmd = Cmd::with_capacity(16, 1024);
+        cmd.arg("FCALL").arg("nchf_commit_3").arg(self.keys.len());
         cmd.arg(&self.keys).arg([&*self.checks, &*self.writes].concat()).arg(&self.values);
         cmd
     }
@@ -242,7 +247,7 @@ impl<'a> Steps<'a> {
         step(&mut self.writes, b'P', at);
         let millis = life_millis(lives_for).to_string();
         self.writes.push(millis.len() as u8);
-        self.writes.extend(millis.as_bytes());
+        self.writes.extend_from_slice(millis.as_bytes());
     }
 
     /// A write that fails on a key of another type. As the very first write it is its own check, which saves the usual
@@ -261,9 +266,9 @@ impl<'a> Steps<'a> {
     }
 }
 
-fn step(steps: &mut Vec<u8>, letter: u8, KeyAt(at): KeyAt) {
+fn step(steps: &mut List, letter: u8, KeyAt(at): KeyAt) {
     let [high, low] = at.to_be_bytes();
-    steps.extend([letter, high, low]);
+    steps.extend_from_slice(&[letter, high, low]);
 }
 
 /// Redis refuses a life of nothing; a millisecond is the shortest it knows.
