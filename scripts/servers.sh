@@ -3,6 +3,8 @@
 # stands in `started` when they end.
 
 started=()
+# What is started as Redis, and its first arguments.
+redis_server=(redis-server)
 
 # start NAME WORDS PROGRAM...: starts a program and waits until its log, $work/NAME.log, has the words. Its process id is
 # the last one of `started`.
@@ -43,11 +45,11 @@ start_redis() {
     for _ in {1..5}; do
         port=$(port)
         REDIS=redis://127.0.0.1:$port
-        start redis 'Ready to accept connections' redis-server --bind 127.0.0.1 --port "$port" --dir "$work/redis" \
+        start redis 'Ready to accept connections' "${redis_server[@]}" --bind 127.0.0.1 --port "$port" --dir "$work/redis" \
             --save '' --appendonly no "$@" && return
     done
     cat "$work/redis.log" >&2
-    fail "redis-server does not start"
+    fail "${redis_server[*]} does not start"
 }
 
 # start_nchf NAME PROGRAM STORE ARGUMENT...: with the demo data, on ports that the system chooses. Sets NCHF and ADMIN, the
