@@ -434,7 +434,8 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<(OutboxId, Bytes)>, Error>;
 
-    /// Removes any number of entries; removing them again changes nothing. When it fails some may be gone.
+    /// Removes any number of entries, and that survives what the configured durability says; removing them again changes
+    /// nothing. When it fails some may be gone.
     async fn acknowledge(&self, partition: Partition, queue: Queue, ids: &[OutboxId]) -> Result<(), Error>;
 
     /// For a closed session whose record is published. Appends a last journal entry, if any, and lets the journal end

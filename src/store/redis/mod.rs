@@ -647,9 +647,10 @@ impl Store for RedisStore {
         let ids: Vec<String> = ids.iter().filter_map(reply::stream_id).collect();
         let acknowledge = async {
             for ids in ids.chunks(ANSWER_MAX) {
-                self.links
-                    .write(keys::slot(partition), cmd("XDEL").arg(keys::outbox(partition, queue)).arg(ids))
-                    .await?;
+                let mut delete = cmd("XDEL");
+                delete.arg(keys::outbox(partition, queue)).arg(ids);
+                let touch = Steps::touching(keys::touched(partition)).call();
+                self.links.covered(keys::slot(partition), delete, touch).await?;
             }
             Ok(())
         };
