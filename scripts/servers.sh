@@ -52,6 +52,17 @@ start_redis() {
     fail "${redis_server[*]} does not start"
 }
 
+# start_floor NAME PROGRAM STORE ARGUMENT...: on a port that the system chooses. Sets FLOOR, its base URL.
+start_floor() {
+    local name=$1 program=$2 store=$3
+    shift 3
+    start "$name" 'nchf: the floor on' "$program" bench --floor --listen 127.0.0.1:0 --store "$store" "$@" || {
+        cat "$work/$name.log" >&2
+        fail "the floor does not start"
+    }
+    FLOOR=$(sed -n 's/^nchf: the floor on //p' "$work/$name.log")
+}
+
 # start_nchf NAME PROGRAM STORE ARGUMENT...: with the demo data, on ports that the system chooses. Sets NCHF and ADMIN, the
 # base URLs of both sides, and NCHF_PID.
 start_nchf() {

@@ -172,8 +172,9 @@ impl Links {
         }
     }
 
-    /// Asks something on whose answer others act outside of the store: what was read survives what the durability says.
-    /// `touch` is a command that writes something, whatever it finds.
+    /// Asks something on whose answer others act, outside of the store or in another partition of it: what was read, or
+    /// removed, survives what the durability says. It may be repeated without harm. `touch` is a command that writes
+    /// something, whatever it finds.
     pub async fn covered(&self, slot: Slot, question: Cmd, touch: Cmd) -> Result<Value, Error> {
         if self.replicas == 0 {
             return self.aside(slot, &question).await;
